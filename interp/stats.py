@@ -1,0 +1,68 @@
+"""Intervals: Wilson for shares, the percentile bootstrap for means, the paired bootstrap for differences.
+
+Every function returns an `Estimate`, so that no number leaves without its n and the way its interval was made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from interp.records import Estimate
+
+RESAMPLES = 2000
+LEVEL = 0.95
+_Z = 1.959963984540054
+
+
+def exact(value: float, n: int, unit: str = "") -> Estimate:
+    """A number without sampling error (a property of weights, say)."""
+    return Estimate(float(value), float(value), float(value), n, unit, "exact")
+
+
+def share(successes: float, n: int) -> Estimate:
+    """A share in percent with its Wilson interval; `successes` may be fractional (neutral scores count 0.5).
+
+    Raises:
+        ValueError: n < 1 or successes outside [0, n].
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    p = successes / n
+    centre = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
+    low, high = min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half))
+    return Estimate(100 * p, 100 * low, 100 * high, n, "%", "Wilson 95 %")
+
+
+def bootstrap(
+    data: np.ndarray | Sequence[float],
+    statistic: Callable[[np.ndarray], float] = lambda x: float(np.mean(x)),
+    *,
+    over: str = "instances",
+    unit: str = "",
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Estimate:
+    """Percentile bootstrap of `statistic` over the first axis of `data` (units x anything).
+
+    The unit of resampling is the independent one (an instance, an edit), never a token. With one unit there is no
+    spread to resample: the interval is the value itself and `how` says so.
+
+    Raises:
+        ValueError: `data` is empty.
+    """
+    array = np.asarray(data, dtype=float)
+    n = len(array)
+    if n == 0:
+        raise ValueError("expected at least one unit to resample, got none")
+    value = float(statistic(array))
+    if n == 1:
+        return Estimate(value, value, value, 1, unit, f"one of {over}: no interval")
+    rng = np.random.default_rng(seed)
+    draws = np.array([statistic(array[rng.integers(0, n, n)]) for _ in range(resamples)], dtype=float)
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    how = f"bootstrap 95 % over {over}, {resamples} resamples, seed {seed}"
+    return Estimate(value, min(float(low), value), max(float(high), value), n, unit, how)
