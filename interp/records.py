@@ -445,7 +445,9 @@ def _converter() -> Any:
     converter.register_structure_hook_func(_is_array, lambda data, _: _array(data))
     converter.register_unstructure_hook(float, lambda x: x if math.isfinite(x) else None)
     converter.register_structure_hook(float, lambda data, _: math.nan if data is None else float(data))
-    converter.register_structure_hook(dict[int, int], lambda data, _: {int(k): int(v) for k, v in data.items()})
+    converter.register_structure_hook_func(
+        lambda kind: kind == dict[int, int], lambda data, _: {int(k): int(v) for k, v in data.items()}
+    )
     return converter
 
 
@@ -460,7 +462,9 @@ def _finite(value: Any) -> Any:
 
 
 def _array(data: Any) -> np.ndarray:
-    return np.asarray([[np.nan if v is None else v for v in row] if isinstance(row, list) else row for row in data], float)
+    return np.asarray(
+        [[np.nan if v is None else v for v in row] if isinstance(row, list) else row for row in data], float
+    )
 
 
 def to_dict(record: Any) -> Any:

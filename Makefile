@@ -1,0 +1,38 @@
+# Two commands are enough on a fresh machine: `make compare` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+PY := .venv/bin/python
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: compare test lint figures notebooks browser
+
+compare: .venv/.installed browser
+	$(PY) -m interp.compare sft dpo dinm
+
+test: .venv/.installed browser
+	$(PY) -m pytest
+
+lint: .venv/.installed
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m pyright
+
+figures: .venv/.installed browser
+	$(PY) experiments/figures.py
+
+notebooks: .venv/.installed
+	$(PY) experiments/notebooks.py
+
+# torch first and pinned: its CPU build then satisfies every other package.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "interp needs Python 3.11 or newer; set PYTHON=python3.x")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet torch==2.13.0
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+# A browser draws PNG and SVG and runs the page tests. Without root the hint is printed and everything else still works.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 || \
+	if command -v apt-get >/dev/null 2>&1 && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-liberation >/dev/null; \
+	else echo "note: no Chromium found; PNG and SVG need it (Debian: sudo apt-get install chromium fonts-liberation)"; fi
