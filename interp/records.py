@@ -276,8 +276,10 @@ class ProbeReport:
     accuracy: Estimate
     auroc: Estimate
     majority: float
-    """Accuracy of always naming the larger class: the control for `accuracy`."""
+    """Accuracy of always naming the larger class, percent: the control for `accuracy`."""
     seed: int
+    shuffled_auroc: Estimate | None = None
+    """Held-out AUROC of probes trained on shuffled labels: the control for `auroc` (chance is 0.5)."""
 
 
 @dataclass(frozen=True)
@@ -312,10 +314,12 @@ class RegionToxicity:
     null_vanilla: NullDistribution
     """The definition's value on vanilla for random directions."""
     null_change: NullDistribution
-    """The change for random directions (pooled over edits)."""
+    """The change for random directions (for each direction the mean over edits, as for `change`)."""
     p_change: float
     """Two-sided share of random directions whose change is at least as large (with +1 correction)."""
     unit: str = ""
+    p_change_shaped: float | None = None
+    """The same against random directions with the covariance of the probe's hidden states: the harder null."""
 
     @property
     def z_vanilla(self) -> float:
@@ -372,6 +376,42 @@ class ShiftSource:
     explained: float
     """Share of the variance that the first principal component explains."""
     instance_ids: tuple[int, ...] = ()
+    axis: str = "mean shift"
+    """What the first column is: where the mean shift is zero there is no such axis, and this says what stands in."""
+
+
+@dataclass(frozen=True)
+class SwapShares:
+    """Causal evidence at one layer: how much of a change of behaviour passes through W_V, its inputs, or elsewhere.
+
+    The behaviour is the refusal margin, log-odds of a refusing over a complying first token. Parts of the unsafe
+    reference (vanilla) are put into the model, at all prompt positions, and the margin is read again. The four shares
+    sum to 1; erased and bypassed are the Shapley values of the two-by-two (matrix, inputs).
+    """
+
+    model: str
+    layer: int
+    """0-based."""
+    erased: Estimate
+    """Through W_V of the layer."""
+    bypassed: Estimate
+    """Through h_down, the inputs of W_V."""
+    parallel: Estimate
+    """Changed up to the block's output, but around the region."""
+    downstream: Estimate
+    """Changed after the block."""
+    reverse: tuple[float, float, float, float]
+    """The same four shares with parts of the model put into vanilla; a mixture makes the two directions disagree."""
+    margin_vanilla: Estimate
+    margin: Estimate
+    """Mean refusal margin, nats."""
+    compliance_drop: Estimate
+    """Share of prompts with a complying margin, vanilla minus model, percentage points: the gate."""
+    gated: bool
+    """True where the lower end of `compliance_drop` is below 25 points: too small an effect to divide into shares."""
+    identity: bool
+    """True where the shares are algebra: only W_V of this layer was changed (erased is 1 whatever it did)."""
+    n: int
 
 
 # --------------------------------------------------------------------------------------------- comparison
@@ -409,6 +449,8 @@ class ComparisonRow:
     conclusion: Conclusion
     seconds: dict[str, float]
     """Wall seconds of each stage."""
+    swap: SwapShares | None = None
+    """Causal evidence at the toxic layer, where it was measured."""
 
 
 @dataclass(frozen=True)
