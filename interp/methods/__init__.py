@@ -1,0 +1,35 @@
+"""Detoxification methods: one file each, one frozen config class each, one protocol. Names are loaded on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from interp.methods.base import DEFAULT_SUFFIX, SUFFIX_S1, SUFFIX_S2, Detoxified, Method
+    from interp.methods.dinm import Dinm
+    from interp.methods.dpo import Dpo
+    from interp.methods.sft import Sft
+
+_HOME = {
+    "DEFAULT_SUFFIX": "base",
+    "SUFFIX_S1": "base",
+    "SUFFIX_S2": "base",
+    "Detoxified": "base",
+    "Method": "base",
+    "Dinm": "dinm",
+    "Dpo": "dpo",
+    "Sft": "sft",
+}
+
+__all__ = ["DEFAULT_SUFFIX", "SUFFIX_S1", "SUFFIX_S2", "Detoxified", "Dinm", "Dpo", "Method", "Sft"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
