@@ -120,9 +120,10 @@ def _load_hf(where: Path | str, dtype: torch.dtype | None, device: torch.device,
             config = AutoConfig.from_pretrained(where, local_files_only=local)
             if getattr(config, "is_encoder_decoder", False):
                 raise InputError(f"{where} is an encoder-decoder model ({config.model_type}); expected a decoder")
-            hf, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 where, dtype=dtype or "auto", device_map=device_map, local_files_only=local, output_loading_info=True
             )
+            hf, info = loaded
     except InputError:
         raise
     except Exception as error:

@@ -108,14 +108,17 @@ class Layout:
 
     blocks: str
     final_norm: str
+    attention: str
+    """The attention, as a path inside a block."""
+    mlp: str
     value: str
-    """The MLP's second matrix, as a path inside a block."""
+    """The MLP's second matrix, as a path inside the MLP."""
 
 
 LAYOUTS = (
-    Layout("model.layers", "model.norm", "mlp.down_proj"),  # Llama, Mistral, Qwen2, Qwen3, Gemma2
-    Layout("transformer.h", "transformer.ln_f", "mlp.c_proj"),  # GPT-2
-    Layout("gpt_neox.layers", "gpt_neox.final_layer_norm", "mlp.dense_4h_to_h"),  # GPT-NeoX, Pythia
+    Layout("model.layers", "model.norm", "self_attn", "mlp", "down_proj"),  # Llama, Mistral, Qwen2, Qwen3, Gemma2
+    Layout("transformer.h", "transformer.ln_f", "attn", "mlp", "c_proj"),  # GPT-2
+    Layout("gpt_neox.layers", "gpt_neox.final_layer_norm", "attention", "mlp", "dense_4h_to_h"),  # GPT-NeoX, Pythia
 )
 
 
@@ -130,7 +133,8 @@ def _find(module: nn.Module, path: str) -> Any:
 def _layout(hf: PreTrainedModel) -> Layout:
     for layout in LAYOUTS:
         blocks = _find(hf, layout.blocks)
-        if blocks is not None and len(blocks) and _find(blocks[0], layout.value) is not None:
+        inside = (layout.attention, f"{layout.mlp}.{layout.value}")
+        if blocks is not None and len(blocks) and all(_find(blocks[0], path) is not None for path in inside):
             return layout
     raise InputError(
         f"the architecture {type(hf).__name__} is not supported: expected the module layout of "
@@ -237,7 +241,7 @@ class HookedModel:
     @property
     def vocab_size(self) -> int:
         """Rows of the logits."""
-        return self.hf.get_output_embeddings().weight.shape[0]
+        return int(_find(self.hf, "lm_head").weight.shape[0])
 
     @property
     def context(self) -> int:
@@ -286,9 +290,17 @@ class HookedModel:
             raise InputError(f"layer {layer} out of range: the model has layers 0..{self.n_layers - 1}")
         return layer
 
+    def attention(self, layer: int) -> nn.Module:
+        """The attention module of a layer."""
+        return _find(self.blocks[self.check_layer(layer)], self.layout.attention)
+
+    def mlp(self, layer: int) -> nn.Module:
+        """The MLP module of a layer."""
+        return _find(self.blocks[self.check_layer(layer)], self.layout.mlp)
+
     def value_module(self, layer: int) -> nn.Module:
         """The module that holds W_V of a layer (Llama `down_proj`, GPT-2 `c_proj`); its input is h_down."""
-        return _find(self.blocks[self.check_layer(layer)], self.layout.value)
+        return _find(self.mlp(layer), self.layout.value)
 
     def value_weight(self, layer: int) -> nn.Parameter:
         """W_V of a layer in its own layout: [d_mlp, d_model] on GPT-2, [d_model, d_mlp] elsewhere."""
@@ -296,7 +308,7 @@ class HookedModel:
 
     def value_name(self, layer: int) -> str:
         """The name of W_V in the state dict."""
-        return f"{self.layout.blocks}.{self.check_layer(layer)}.{self.layout.value}.weight"
+        return f"{self.layout.blocks}.{self.check_layer(layer)}.{self.layout.mlp}.{self.layout.value}.weight"
 
     def value_vectors(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
         """W_V as the paper writes it: row i is the value vector of neuron i. A view: writing to it edits the model."""
@@ -455,7 +467,8 @@ class HookedModel:
     # ----------------------------------------------------------------------------------------- running
     def logits(self, tokens: Tokens) -> Float[Tensor, "batch seq vocab"]:
         """Next-token logits of the clean model. Differentiable where a caller has unfrozen a weight."""
-        out = self.hf(
+        forward: Any = self.hf
+        out = forward(
             input_ids=tokens.input_ids,
             attention_mask=tokens.attention_mask,
             position_ids=tokens.position_ids,

@@ -1,0 +1,146 @@
+"""Shared fixtures: tiny random models of seven architectures and a tiny tokenizer, made offline in seconds."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test may download
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+ARCHITECTURES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "neox")
+TEXTS = [
+    "The cat sat on the mat and looked at the moon.",
+    "A dog.",
+    "The moon is far away, and the cat sat on the mat; the dog looked at the cat for a long time.",
+    "On the mat sat a dog",
+]
+CONTEXT = 96
+
+
+def tiny_tokenizer(bos: bool = False, pad: str | None = "<pad>", eos: str | None = "</s>", template: str | None = None):
+    """A byte-level BPE tokenizer of 320 ids; `bos` puts <s> in front of every text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        show_progress=False,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    core.train_from_iterator(
+        [*TEXTS, "User: Assistant: I am sorry, I cannot help with that. Sure, here is"] * 4, trainer
+    )
+    if bos:
+        core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token=eos, pad_token=pad)
+    if template is not None:
+        tokenizer.chat_template = template
+    return tokenizer
+
+
+def tiny_hf(architecture: str, seed: int = 0, n_layers: int = 3):
+    """A random model: d_model 32, d_mlp 48, large enough weights that greedy choices are clear."""
+    import torch
+    import transformers as t
+
+    common = {
+        "vocab_size": 320,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": n_layers,
+        "num_attention_heads": 4,
+        "max_position_embeddings": CONTEXT,
+        "initializer_range": 0.3,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 2,
+    }
+    grouped = {**common, "num_key_value_heads": 2, "head_dim": 8}
+    if architecture == "gpt2":
+        config = t.GPT2Config(
+            vocab_size=320,
+            n_embd=32,
+            n_inner=48,
+            n_layer=n_layers,
+            n_head=4,
+            n_positions=CONTEXT,
+            initializer_range=0.3,
+            bos_token_id=0,
+            eos_token_id=1,
+            pad_token_id=2,
+        )
+    elif architecture == "neox":
+        config = t.GPTNeoXConfig(**common)
+    else:
+        kind = {
+            "llama": t.LlamaConfig,
+            "mistral": t.MistralConfig,
+            "qwen2": t.Qwen2Config,
+            "qwen3": t.Qwen3Config,
+            "gemma2": t.Gemma2Config,
+        }[architecture]
+        extra = {"mistral": {"sliding_window": 8}, "gemma2": {"sliding_window": 8, "query_pre_attn_scalar": 8}}
+        config = kind(**grouped, **extra.get(architecture, {}))
+    torch.manual_seed(seed)
+    return t.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of the authors' own numbers (tests/golden/README.md)."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def golden_model():
+    """The small Llama that the golden data was computed on, in float32 on the CPU."""
+    from interp.models import HookedModel
+
+    return HookedModel.from_pretrained(GOLDEN / "tiny_model", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable:
+    """`make_model(architecture, seed=0, bos=..., chat_template=None)`: a new tiny HookedModel, free to be changed."""
+    from interp.models import HookedModel
+
+    def make(architecture: str = "llama", seed: int = 0, bos: bool | None = None, chat_template=None, **tokenizer):
+        with_bos = architecture not in ("gpt2", "neox", "qwen2", "qwen3") if bos is None else bos
+        hf = tiny_hf(architecture, seed)
+        return HookedModel.from_hf(hf, tiny_tokenizer(with_bos, **tokenizer), f"tiny-{architecture}", chat_template)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_models(make_model) -> dict:
+    """One tiny HookedModel per architecture, shared: leave them as they are."""
+    return {architecture: make_model(architecture) for architecture in ARCHITECTURES}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def tiny_model(request, tiny_models):
+    """A tiny random model of each architecture in turn. Shared: leave it as it is."""
+    return tiny_models[request.param]
+
+
+@pytest.fixture(scope="session")
+def llama(tiny_models):
+    """The tiny Llama. Shared: leave it as it is."""
+    return tiny_models["llama"]
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Four texts of different lengths, all within the tiny context."""
+    return list(TEXTS)
