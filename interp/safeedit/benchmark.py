@@ -10,7 +10,7 @@ import json
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -220,9 +220,14 @@ def _file_name(split: str) -> str:
 def _demo(split: str | None) -> Benchmark:
     from interp.demo import world
 
-    data = {name.lower(): world.instances(name) for name in SPLITS if split in (None, name)}
+    data = {name: world.instances(name) for name in SPLITS if split in (None, name)}
     return Benchmark(
-        "demo", **data, facts=world.facts(), benign=world.benign(), probe_texts=world.probe_texts(), planted=True
+        "demo",
+        **_fields(data),
+        facts=world.facts(),
+        benign=world.benign(),
+        probe_texts=world.probe_texts(),
+        planted=True,
     )
 
 
@@ -241,7 +246,12 @@ def _folder(path: Path, split: str | None, name: str) -> Benchmark:
     return _benchmark(name, {s: parse(read(file), str(file)) for s, file in found.items()}, facts)
 
 
-def _benchmark(name: str, data: dict[str, tuple[Instance, ...]], facts: tuple[Question, ...]) -> Benchmark:
+def _benchmark(name: str, data: Mapping[str, tuple[Instance, ...]], facts: tuple[Question, ...]) -> Benchmark:
     # Over-refusal is measured on what is held out, where there is such a split.
     held_out = next((data[s] for s in ("test", "test_ALL", "val", "train") if s in data), ())
-    return Benchmark(name, **{s.lower(): i for s, i in data.items()}, facts=facts, benign=benign_requests(held_out))
+    return Benchmark(name, **_fields(data), facts=facts, benign=benign_requests(held_out))
+
+
+def _fields(data: Mapping[str, tuple[Instance, ...]]) -> dict[str, Any]:
+    """Splits by their name in the files -> by their field in `Benchmark`."""
+    return {split.lower(): instances for split, instances in data.items()}

@@ -157,3 +157,23 @@ def test_an_unwritable_target_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         safeedit.save(parse(records(1)), tmp_path / "file" / "x.json")
+
+
+def test_the_demo_has_every_part_and_survives_its_own_layout(tmp_path: Path) -> None:
+    demo = safeedit.load("demo")
+    assert demo.splits == safeedit.SPLITS
+    assert (len(demo.train), len(demo.val), len(demo.test)) == (4050, 2700, 1350)
+    assert demo.planted
+    assert demo.facts
+    assert demo.probe_texts
+    assert {b.wrapped for b in demo.benign} == {True, False}
+    safeedit.save(demo.test_all, tmp_path / "SafeEdit_test_ALL.json")
+    assert safeedit.load(tmp_path).test_all == demo.test_all
+    assert safeedit.load("demo", "val").splits == ("val",)
+
+
+def test_27_demo_instances_hold_each_category_three_times_and_no_question_twice() -> None:
+    chosen = safeedit.load("demo", "test").stratified("test", 27)
+    assert set(Counter(i.category_key for i in chosen).values()) == {3}
+    assert len({i.question for i in chosen}) == 27
+    assert len({i.attack_name for i in chosen}) == 15

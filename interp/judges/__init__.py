@@ -1,0 +1,48 @@
+"""Judges: was a response a refusal, unsafe, or something else? Trained on the benchmark, or any HF classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from interp.judges.base import EMPTY, Judge, JudgeReport
+from interp.judges.degeneration import is_degenerate
+from interp.judges.demo import TextJudge
+from interp.judges.refusal import is_refusal
+
+if TYPE_CHECKING:
+    from interp.judges.classifier import ClassifierJudge
+    from interp.safeedit import Benchmark
+
+__all__ = [
+    "EMPTY",
+    "ClassifierJudge",
+    "Judge",
+    "JudgeReport",
+    "TextJudge",
+    "is_degenerate",
+    "is_refusal",
+    "load",
+]
+
+
+def load(
+    name: str, benchmark: Benchmark, *, safe_label: int | str | None = None, device: Any = "cpu"
+) -> TextJudge | ClassifierJudge:
+    """A judge by name: "demo" (learned from the benchmark's train split), "safeedit", or a classifier's folder or id.
+
+    Raises:
+        InputError: as `TextJudge.train` and `ClassifierJudge.from_pretrained`.
+    """
+    if name == "demo":
+        return TextJudge.train(benchmark)
+    from interp.judges.classifier import ClassifierJudge
+
+    return ClassifierJudge.from_pretrained(name, safe_label=safe_label, device=device)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ClassifierJudge":  # torch is imported only where such a judge is used
+        from interp.judges.classifier import ClassifierJudge
+
+        return ClassifierJudge
+    raise AttributeError(f"module 'interp.judges' has no attribute {name!r}")
