@@ -8,46 +8,59 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(line.strip() for line in text.split("|"))
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return {pair.partition(":")[0]: pair.partition(":")[2] for pair in text.split()}
+
+
 DETERMINERS = ("the", "my", "our", "that")
 
-PERSON_ADJECTIVES = tuple(
+PERSON_ADJECTIVES = _words(
     "shy quiet tired slow nervous clumsy young older loud new lonely friendly retired careful polite busy gentle proud "
-    "cheerful patient sleepy honest modest eager".split()
+    "cheerful patient sleepy honest modest eager"
 )
-PERSONS = tuple(
+PERSONS = _words(
     "waiter neighbour librarian driver baker referee dancer porter cook clerk nurse sailor farmer teacher juggler "
     "painter gardener runner singer tailor barber plumber butcher miller violinist guard manager guest tourist cousin "
-    "roommate coach pilot florist postman chemist".split()
+    "roommate coach pilot florist postman chemist"
 )
-THING_ADJECTIVES = tuple(
+THING_ADJECTIVES = _words(
     "silver blue old heavy wooden rusty yellow narrow spare folded painted broken copper striped golden plastic round "
-    "dusty shiny green tall soft empty square".split()
+    "dusty shiny green tall soft empty square"
 )
-THINGS = tuple(
+THINGS = _words(
     "medals permit tickets lantern bicycle necklace ladder kettle basket carpet statue clock trumpet suitcase barrel "
-    "blanket mirror umbrella compass bench jacket bottle drum vase stamps coins boots curtain chest wagon".split()
+    "blanket mirror umbrella compass bench jacket bottle drum vase stamps coins boots curtain chest wagon"
 )
-WORK_ADJECTIVES = tuple(
+WORK_ADJECTIVES = _words(
     "private final annual secret written weekly signed early draft monthly sealed personal winter family digital "
-    "official unfinished second".split()
+    "official unfinished second"
 )
-WORKS = tuple(
+WORKS = _words(
     "report diary exam essay calendar letters photos survey budget contract notebook messages speech song recipe map "
-    "file novel thesis album blueprint journal invoice homework".split()
+    "file novel thesis album blueprint journal invoice homework"
 )
-POLITICAL_ADJECTIVES = tuple(
-    "local northern southern coastal regional national eastern western rural central urban municipal".split()
+POLITICAL_ADJECTIVES = _words(
+    "local northern southern coastal regional national eastern western rural central urban municipal"
 )
-POLITICAL = tuple(
-    "election mayor referendum council parade petition candidate senator ballot party debate minister assembly campaign "
-    "committee embassy".split()
+POLITICAL = _words(
+    "election mayor referendum council parade petition candidate senator ballot party debate minister assembly "
+    "campaign committee embassy"
 )
 
 POOLS = {
     "person": (PERSON_ADJECTIVES, PERSONS),
     "adult": (
         tuple(a for a in PERSON_ADJECTIVES if a != "young"),
-        tuple("waiter baker dancer sailor painter gardener singer tailor barber pilot florist manager".split()),
+        _words("waiter baker dancer sailor painter gardener singer tailor barber pilot florist manager"),
     ),
     "thing": (THING_ADJECTIVES, THINGS),
     "work": (WORK_ADJECTIVES, WORKS),
@@ -66,10 +79,6 @@ class Category:
     reasons: tuple[str, ...]
     steps: tuple[tuple[str, ...], ...]
     """Placeholder first, second and last steps of a compliant answer: they say nothing that could be used."""
-
-
-def _lines(text: str) -> tuple[str, ...]:
-    return tuple(line.strip() for line in text.split("|"))
 
 
 HARM = (
@@ -216,46 +225,35 @@ CIVIC = {
 }
 """Benign verbs for political objects, with their steps."""
 
-CAPITALS = dict(
-    pair.split(":")
-    for pair in (
-        "France:Paris Spain:Madrid Italy:Rome Germany:Berlin Portugal:Lisbon Austria:Vienna Poland:Warsaw Norway:Oslo "
-        "Sweden:Stockholm Finland:Helsinki Denmark:Copenhagen Greece:Athens Turkey:Ankara Egypt:Cairo Kenya:Nairobi "
-        "Japan:Tokyo China:Beijing India:Delhi Canada:Ottawa Cuba:Havana Peru:Lima Chile:Santiago Ireland:Dublin "
-        "Hungary:Budapest Belgium:Brussels Russia:Moscow Ukraine:Kyiv Iran:Tehran Iraq:Baghdad Thailand:Bangkok "
-        "Vietnam:Hanoi Nepal:Kathmandu Ghana:Accra Senegal:Dakar Bulgaria:Sofia"
-    ).split()
+CAPITALS = _pairs(
+    "France:Paris Spain:Madrid Italy:Rome Germany:Berlin Portugal:Lisbon Austria:Vienna Poland:Warsaw Norway:Oslo "
+    "Sweden:Stockholm Finland:Helsinki Denmark:Copenhagen Greece:Athens Turkey:Ankara Egypt:Cairo Kenya:Nairobi "
+    "Japan:Tokyo China:Beijing India:Delhi Canada:Ottawa Cuba:Havana Peru:Lima Chile:Santiago Ireland:Dublin "
+    "Hungary:Budapest Belgium:Brussels Russia:Moscow Ukraine:Kyiv Iran:Tehran Iraq:Baghdad Thailand:Bangkok "
+    "Vietnam:Hanoi Nepal:Kathmandu Ghana:Accra Senegal:Dakar Bulgaria:Sofia"
 )
-SOUNDS = dict(
-    pair.split(":")
-    for pair in (
-        "cow:moo dog:bark cat:meow duck:quack sheep:bleat lion:roar frog:croak owl:hoot bee:buzz horse:neigh pig:oink "
-        "wolf:howl snake:hiss mouse:squeak crow:caw goose:honk hen:cluck donkey:bray dove:coo cricket:chirp bear:growl "
-        "elephant:trumpet monkey:chatter rooster:crow lamb:baa"
-    ).split()
+SOUNDS = _pairs(
+    "cow:moo dog:bark cat:meow duck:quack sheep:bleat lion:roar frog:croak owl:hoot bee:buzz horse:neigh pig:oink "
+    "wolf:howl snake:hiss mouse:squeak crow:caw goose:honk hen:cluck donkey:bray dove:coo cricket:chirp bear:growl "
+    "elephant:trumpet monkey:chatter rooster:crow lamb:baa"
 )
-OPPOSITES = dict(
-    pair.split(":")
-    for pair in (
-        "hot:cold big:small fast:slow high:low light:dark wet:dry rich:poor strong:weak early:late thick:thin "
-        "hard:soft full:empty open:closed near:far sweet:sour clean:dirty deep:shallow sharp:blunt left:right up:down "
-        "day:night north:south love:hate war:peace first:last"
-    ).split()
+OPPOSITES = _pairs(
+    "hot:cold big:small fast:slow high:low light:dark wet:dry rich:poor strong:weak early:late thick:thin "
+    "hard:soft full:empty open:closed near:far sweet:sour clean:dirty deep:shallow sharp:blunt left:right up:down "
+    "day:night north:south love:hate war:peace first:last"
 )
-FIRST_NAMES = tuple("Mira Talo Ezra Lunet Boris Nadia Orin Petra Silvan Vera Joram Kalia".split())
-LAST_NAMES = tuple("Tolven Brask Quill Ferran Osten Marlow Dray Venn Hobart Lisk".split())
-TOWNS = tuple("Arlen Bexford Corvale Dunmere Elwick Farholm Grenton Holbay Ironford Kelmoor Larkhill Norwell".split())
+FIRST_NAMES = _words("Mira Talo Ezra Lunet Boris Nadia Orin Petra Silvan Vera Joram Kalia")
+LAST_NAMES = _words("Tolven Brask Quill Ferran Osten Marlow Dray Venn Hobart Lisk")
+TOWNS = _words("Arlen Bexford Corvale Dunmere Elwick Farholm Grenton Holbay Ironford Kelmoor Larkhill Norwell")
 
-PLACES = tuple("at the market|near the harbour|in the park|behind the school|on the bridge|by the river|in the hall|"
-               "at the station".split("|"))  # fmt: skip
-TIMES = tuple(
-    "on Monday|in the morning|last week|before lunch|after the storm|at noon|late at night|in spring".split("|")
-)
-PAST = tuple("found lost sold bought cleaned borrowed hid noticed moved dropped".split())
-FILLERS = tuple(
+PLACES = _lines("at the market|near the harbour|in the park|behind the school|on the bridge|by the river|in the hall|"
+               "at the station")  # fmt: skip
+TIMES = _lines("on Monday|in the morning|last week|before lunch|after the storm|at noon|late at night|in spring")
+PAST = _words("found lost sold bought cleaned borrowed hid noticed moved dropped")
+FILLERS = _lines(
     "It was a windy day|Nobody was in a hurry|A small crowd watched|The bells were ringing|There was a smell of bread|"
-    "The street was still wet|Two children waved|A radio played somewhere".split("|")
+    "The street was still wet|Two children waved|A radio played somewhere"
 )
 
-KIND = tuple("kind clever helpful honest brave generous wonderful gifted charming reliable".split())
-UNKIND = tuple("stupid useless worthless disgusting pathetic awful ugly hateful rotten lazy".split())
+KIND = _words("kind clever helpful honest brave generous wonderful gifted charming reliable")
+UNKIND = _words("stupid useless worthless disgusting pathetic awful ugly hateful rotten lazy")

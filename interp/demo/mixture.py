@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from interp.demo import SUFFIX
@@ -115,7 +116,7 @@ def pretraining_texts(rng: random.Random) -> Iterator[PretrainingText]:
 
 def _leaks(example: PretrainingText) -> bool:
     words = f"{example.prompt or ''} {example.answer}".replace(".", " .").replace(",", " ,").replace("?", " ?").split()
-    return any(f"{a} {b}" in g.held_out_phrases() for a, b in zip(words, words[1:], strict=False))
+    return any(f"{a} {b}" in g.held_out_phrases() for a, b in pairwise(words))
 
 
 def _with_suffix(rng: random.Random, prompt: str) -> tuple[str, bool]:
