@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ Reader = Callable[[Tensor], Tensor]
 """W_V as [d_mlp, d] -> the definition's value for each direction, [directions]."""
 
 
+@runtime_checkable
 class Definition(Protocol):
     """One way to put a number on the toxicity of a matrix of value vectors."""
 
@@ -182,7 +183,7 @@ class Region:
         directions: Mapping[str, Tensor],
         *,
         layer: int,
-        h_down_mean: Float[Tensor, "d_mlp"] | None = None,
+        h_down_mean: Tensor | None = None,
         definitions: Sequence[Definition] = DEFINITIONS,
         n_null: int = 1000,
         seed: int = 0,
@@ -194,7 +195,7 @@ class Region:
             vanilla: value vectors of the layer, row i of neuron i (`model.value_vectors(layer)`).
             directions: toxic directions [d] by name, of any length: `PROBE`, `PROBE_AFTER_NORM`, `MEAN_DIFFERENCE`.
             layer: 0-based, for the records.
-            h_down_mean: vanilla's mean h_down over the adversarial inputs.
+            h_down_mean: [d_mlp], vanilla's mean h_down over the adversarial inputs.
             definitions: what to compute.
             n_null: number of isotropic random directions.
             seed: of the random directions.
