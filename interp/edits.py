@@ -66,7 +66,7 @@ class WeightEdit:
 
     # ----------------------------------------------------------------------------------------- applying
     @contextmanager
-    def applied(self, model: HookedModel, force: bool = False) -> Iterator[HookedModel]:
+    def applied(self, model: HookedModel | Any, force: bool = False) -> Iterator[HookedModel]:
         """The model with the edit in its weights, for the length of a `with` block.
 
         The old matrices are kept and put back in `finally`: the undo is bitwise, also after an exception, and edits may
@@ -80,10 +80,12 @@ class WeightEdit:
         try:
             for name, parameter in targets.items():
                 _add(parameter, self.deltas[name])
+            model.weights_touched(targets)
             yield model
         finally:
             for name, parameter in targets.items():
                 parameter.data.copy_(kept[name])
+            model.weights_touched(targets)
 
     def beside(self, model: HookedModel, force: bool = False) -> HookedModel:
         """A second, edited model that shares every parameter of `model` but the edited ones.
@@ -113,6 +115,8 @@ class WeightEdit:
         return Path(folder)
 
     def _targets(self, model: HookedModel, force: bool) -> dict[str, nn.Parameter]:
+        if not isinstance(model, HookedModel):
+            raise InputError(f"expected a HookedModel to edit, got {type(model).__name__}; see HookedModel.from_hf")
         parameters = dict(model.hf.named_parameters())
         for name, delta in self.deltas.items():
             if name not in parameters:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -188,6 +188,7 @@ class HookedModel:
         self.warnings: list[str] = []
         """One line for each thing the user should know, e.g. what was truncated from which side."""
         self._digests: dict[str, tuple[tuple[int, int], bytes]] = {}
+        self._bridge: tuple[Any, list[int] | None] | None = None
         if check:
             self.check_finite()
 
@@ -241,7 +242,7 @@ class HookedModel:
     @property
     def vocab_size(self) -> int:
         """Rows of the logits."""
-        return int(_find(self.hf, "lm_head").weight.shape[0])
+        return int(self.unembedding.weight.shape[0])  # type: ignore[arg-type]
 
     @property
     def context(self) -> int:
@@ -282,6 +283,11 @@ class HookedModel:
         """The norm between the last block and the unembedding."""
         return _find(self.hf, self.layout.final_norm)
 
+    @property
+    def unembedding(self) -> nn.Module:
+        """The module that turns the normed residual stream into logits."""
+        return self.hf.get_output_embeddings()  # type: ignore[return-value]
+
     def check_layer(self, layer: int) -> int:
         """`layer` itself. Raises InputError where the model has no such layer (0-based; no negative indices)."""
         if isinstance(layer, bool) or not isinstance(layer, int):
@@ -315,23 +321,44 @@ class HookedModel:
         weight = self.value_weight(layer).detach()
         return weight if isinstance(self.value_module(layer), Conv1D) else weight.T
 
-    @cached_property
+    @property
     def bridge(self) -> Any:
         """A transformer-lens TransformerBridge over a twin of `hf` that shares every parameter and buffer.
 
-        Made on first use (1-2 s). It attends eagerly, so compare two models through the same path only.
+        Made on first use (1-2 s) and kept. It attends eagerly, so compare two models through the same path only. On
+        GPT-NeoX it holds its own copy of the fused attention weights, and is made anew after those have changed.
         """
+        stamp = [p._version for name, p in self.hf.named_parameters() if f".{self.layout.attention}." in name]
+        if self._bridge is None or self._bridge[1] not in (None, stamp):
+            bridge = self._make_bridge()
+            own = {t.untyped_storage().data_ptr() for t in [*self.hf.parameters(), *self.hf.buffers()]}
+            shares_all = all(p.untyped_storage().data_ptr() in own for p in bridge.parameters())
+            self._bridge = (bridge, None if shares_all else stamp)
+        return self._bridge[0]
+
+    def _make_bridge(self) -> Any:
         from transformer_lens.model_bridge import TransformerBridge
 
         shared: dict[int, Any] = {id(t): t for t in [*self.hf.parameters(), *self.hf.buffers()]}
         twin = copy.deepcopy(self.hf, shared)
+        # The boot fills in padding and wants a tokenizer with BOS, else it opens another one by name: a copy that says
+        # it has one is left alone, and encodes as the user's does.
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.init_kwargs = {"name_or_path": "", **tokenizer.init_kwargs, "add_bos_token": True}
+        placed = {} if getattr(self.hf, "hf_device_map", None) else {"device": str(self.device)}
         with quiet():
             bridge = TransformerBridge.boot_transformers(
-                self.name, hf_model=twin, tokenizer=self.tokenizer, dtype=self.dtype, device=str(self.device)
+                "interp", hf_model=twin, tokenizer=tokenizer, dtype=self.dtype, **placed
             )
-        for parameter in bridge.parameters():
+        for parameter in bridge.parameters():  # on GPT-2 there are more than those of `hf`: views of the fused q, k, v
             parameter.requires_grad_(False)
         return bridge.eval()
+
+    def weights_touched(self, names: Iterable[str]) -> None:
+        """To be told by whoever changes weights past autograd (`.data`), so that no copy of them is used on."""
+        copies = self._bridge is not None and self._bridge[1] is not None
+        if copies and any(f".{self.layout.attention}." in name for name in names):
+            self._bridge = None
 
     # ----------------------------------------------------------------------------------------- text
     @property
@@ -528,8 +555,9 @@ class HookedModel:
         )
         try:
             self.hf.generation_config = plain  # transformers fills what is unset from the model's own: replace that
+            generate: Any = self.hf.generate
             with torch.no_grad():
-                out = self.hf.generate(
+                out = generate(
                     input_ids=tokens.input_ids,
                     attention_mask=tokens.attention_mask,
                     position_ids=tokens.position_ids,

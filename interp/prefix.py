@@ -202,5 +202,5 @@ def _only(model: HookedModel, positions: Tensor | None) -> Iterator[None]:
         hidden = args[0]
         return (hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])),), kwargs
 
-    with _pre_hook(model.hf.get_output_embeddings(), pick):
+    with _pre_hook(model.unembedding, pick):
         yield

@@ -48,7 +48,7 @@ def tiny_tokenizer(bos: bool = False, pad: str | None = "<pad>", eos: str | None
     return tokenizer
 
 
-def tiny_hf(architecture: str, seed: int = 0, n_layers: int = 3):
+def tiny_hf(architecture: str, seed: int = 0, n_layers: int = 3, **config_options):
     """A random model: d_model 32, d_mlp 48, large enough weights that greedy choices are clear."""
     import torch
     import transformers as t
@@ -78,9 +78,10 @@ def tiny_hf(architecture: str, seed: int = 0, n_layers: int = 3):
             bos_token_id=0,
             eos_token_id=1,
             pad_token_id=2,
+            **config_options,
         )
     elif architecture == "neox":
-        config = t.GPTNeoXConfig(**common)
+        config = t.GPTNeoXConfig(**{**common, **config_options})
     else:
         kind = {
             "llama": t.LlamaConfig,
@@ -90,7 +91,7 @@ def tiny_hf(architecture: str, seed: int = 0, n_layers: int = 3):
             "gemma2": t.Gemma2Config,
         }[architecture]
         extra = {"mistral": {"sliding_window": 8}, "gemma2": {"sliding_window": 8, "query_pre_attn_scalar": 8}}
-        config = kind(**grouped, **extra.get(architecture, {}))
+        config = kind(**{**grouped, **extra.get(architecture, {}), **config_options})
     torch.manual_seed(seed)
     return t.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
@@ -110,13 +111,32 @@ def golden_model():
 
 
 @pytest.fixture(scope="session")
+def make_tokenizer() -> Callable:
+    """`make_tokenizer(bos=False, pad="<pad>", eos="</s>", template=None)`: a tiny byte-level tokenizer."""
+    return tiny_tokenizer
+
+
+@pytest.fixture(scope="session")
+def make_hf() -> Callable:
+    """`make_hf(architecture, seed=0, n_layers=3, **config)`: a tiny random transformers model."""
+    return tiny_hf
+
+
+@pytest.fixture(scope="session")
 def make_model() -> Callable:
-    """`make_model(architecture, seed=0, bos=..., chat_template=None)`: a new tiny HookedModel, free to be changed."""
+    """`make_model(architecture, seed=0, bos=..., chat_template=None, n_layers=3, **tokenizer)`: free to be changed."""
     from interp.models import HookedModel
 
-    def make(architecture: str = "llama", seed: int = 0, bos: bool | None = None, chat_template=None, **tokenizer):
+    def make(
+        architecture: str = "llama",
+        seed: int = 0,
+        bos: bool | None = None,
+        chat_template: str | None = None,
+        n_layers: int = 3,
+        **tokenizer,
+    ):
         with_bos = architecture not in ("gpt2", "neox", "qwen2", "qwen3") if bos is None else bos
-        hf = tiny_hf(architecture, seed)
+        hf = tiny_hf(architecture, seed, n_layers)
         return HookedModel.from_hf(hf, tiny_tokenizer(with_bos, **tokenizer), f"tiny-{architecture}", chat_template)
 
     return make
