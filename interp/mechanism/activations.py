@@ -106,7 +106,7 @@ def record(
     for n, query in enumerate(queries):
         tokens = model.tokenize([model.format_prompt(query, suffix)])
         got = capture(model, tokens, ("h_down", "resid_post", middle), pool="none", batch_size=1)
-        down, post = _stacked(got.acts, "h_down", model), _stacked(got.acts, "resid_post", model)
+        down, post = (got.stack(name)[:, 0].float().cpu() for name in ("h_down", "resid_post"))
         h_down.append(_pool(down, pooling))
         resid.append(_pool(post, pooling))
         h_mid.append(got.acts[middle, layer][0, -1].float().cpu())
@@ -151,17 +151,13 @@ def inputs_untouched(model: HookedModel, changed: Iterable[str], layer: int) -> 
     True for W_V of the layer itself, later blocks, the final norm and an unembedding of its own. This is what makes the
     shift of a DINM edit zero at its layer: an identity, not a finding.
     """
-    head = model.hf.get_output_embeddings().weight
-    tied = head is model.hf.get_input_embeddings().weight
+    head = getattr(model.hf.get_output_embeddings(), "weight", None)
+    tied = head is getattr(model.hf.get_input_embeddings(), "weight", None)
     own_head = {name for name, p in model.hf.named_parameters(remove_duplicate=False) if p is head and not tied}
     here = model.value_name(layer).removesuffix("weight")
     later = tuple(f"{model.layout.blocks}.{above}." for above in range(layer + 1, model.n_layers))
     safe = (here, *later, f"{model.layout.final_norm}.")
     return all(name in own_head or name.startswith(safe) for name in changed)
-
-
-def _stacked(acts: dict, component: str, model: HookedModel) -> Float[Tensor, "layer seq d"]:
-    return torch.stack([acts[component, at][0].float().cpu() for at in range(model.n_layers)])
 
 
 def _pool(acts: Float[Tensor, "layer seq d"], pooling: Pooling) -> Float[Tensor, "layer d"]:
