@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from interp.evaluation.items import Item
+from interp.judges import Judge
 from interp.records import Response
 
-if TYPE_CHECKING:
-    from interp.judges import Judge
-    from interp.models import HookedModel
+
+class Answering(Protocol):
+    """What is needed of a model (a `HookedModel` has it): formatting a query, and answering prompts greedily."""
+
+    name: str
+
+    def format_prompt(self, query: str, suffix: str = "") -> str:
+        """The prompt for a query, with S after it where one is given."""
+        ...
+
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int = 64,
+        batch_size: int = 32,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Sequence[Any]:
+        """One `Generation` (text, n_tokens, ended) per prompt, in order."""
+        ...
 
 
 def respond(
-    model: HookedModel,
+    model: Answering,
     items: Sequence[Item],
     *,
     name: str | None = None,

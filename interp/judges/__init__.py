@@ -8,10 +8,10 @@ from interp.judges.base import EMPTY, Judge, JudgeReport
 from interp.judges.degeneration import is_degenerate
 from interp.judges.demo import TextJudge
 from interp.judges.refusal import is_refusal
+from interp.safeedit import Benchmark
 
 if TYPE_CHECKING:
     from interp.judges.classifier import ClassifierJudge
-    from interp.safeedit import Benchmark
 
 __all__ = [
     "EMPTY",
@@ -25,9 +25,7 @@ __all__ = [
 ]
 
 
-def load(
-    name: str, benchmark: Benchmark, *, safe_label: int | str | None = None, device: Any = "cpu"
-) -> TextJudge | ClassifierJudge:
+def load(name: str, benchmark: Benchmark, *, safe_label: int | str | None = None, device: Any = "cpu") -> Judge:
     """A judge by name: "demo" (learned from the benchmark's train split), "safeedit", or a classifier's folder or id.
 
     Raises:
