@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from interp.evaluation.items import Item
 from interp.judges import Judge
 from interp.records import Response
 
 
+@runtime_checkable
 class Answering(Protocol):
     """What is needed of a model (a `HookedModel` has it): formatting a query, and answering prompts greedily."""
 
