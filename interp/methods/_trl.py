@@ -139,7 +139,8 @@ def check(method: str, model: HookedModel, config: Training, instances: Sequence
     """Refuse what cannot be trained, before anything is computed.
 
     Raises:
-        InputError: no instances, a tokenizer without EOS, or bf16 on something other than CUDA.
+        InputError: no instances, a tokenizer without EOS, bf16 on something other than CUDA, or several GPUs in sight
+            of a model on one.
     """
     if not instances:
         raise InputError(f"{method} needs at least one training instance, got none")
@@ -149,6 +150,11 @@ def check(method: str, model: HookedModel, config: Training, instances: Sequence
         )
     if config.bf16 and model.device.type != "cuda":
         raise InputError(f"bf16 training needs a CUDA device, {model.name} is on {model.device.type}")
+    spread = len(set(getattr(model.hf, "hf_device_map", {}).values())) > 1
+    if model.device.type == "cuda" and torch.cuda.device_count() > 1 and not spread:
+        raise InputError(
+            f"{torch.cuda.device_count()} GPUs are visible and TRL trains on one; set CUDA_VISIBLE_DEVICES to the one"
+        )
 
 
 def train(

@@ -33,6 +33,11 @@ class Dpo(Training):
         if not self.beta > 0:
             raise InputError(f"beta must be positive, got {self.beta}")
 
+    @classmethod
+    def demo(cls) -> Dpo:
+        """The settings for the demo, on its SFT model, that `experiments/sweep_sft_dpo_dinm.py` chose on val."""
+        return cls(lr=5e-5, steps=20, batch_size=8)
+
     def detoxify(
         self, model: HookedModel, instances: Sequence[Instance], progress: Progress | None = None
     ) -> Detoxified:

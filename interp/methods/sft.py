@@ -33,6 +33,11 @@ class Sft(Training):
         if not 0.0 <= self.benign_share < 1.0:
             raise InputError(f"benign_share must be at least 0 and below 1, got {self.benign_share}")
 
+    @classmethod
+    def demo(cls) -> Sft:
+        """The settings for the demo that `experiments/sweep_sft_dpo_dinm.py` chose on val."""
+        return cls(lr=1e-4, steps=25, batch_size=16)
+
     def detoxify(
         self,
         model: HookedModel,

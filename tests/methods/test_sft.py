@@ -350,6 +350,15 @@ def test_bf16_on_a_cpu_is_refused(tiny: HookedModel) -> None:
         replace(FAST, bf16=True).detoxify(tiny, INSTANCES)
 
 
+def test_several_visible_gpus_are_refused_where_the_model_lies_on_one(
+    tiny: HookedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HookedModel, "device", property(lambda self: torch.device("cuda")))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="2 GPUs are visible and TRL trains on one"):
+        FAST.detoxify(tiny, INSTANCES)
+
+
 def test_a_cache_that_cannot_be_written_is_told_in_one_line(
     tiny: HookedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
