@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from interp.errors import InputError
 from interp.methods.base import Detoxified
@@ -405,7 +406,10 @@ def _save(stage: Path, trainer: Any, model: HookedModel, config: Training) -> st
     if config.lora is not None and config.lora.save == "adapter":
         trained.peft_config["default"].base_model_name_or_path = model.source
         # Without the flag PEFT asks the hub whether the vocabulary changed.
-        trained.save_pretrained(stage, save_embedding_layers=False)
+        try:
+            trained.save_pretrained(stage, save_embedding_layers=False)
+        except SafetensorError as error:  # a full disk, told in another class
+            raise OSError(str(error)) from error
         model.tokenizer.save_pretrained(stage)
         (stage / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
         return ""
