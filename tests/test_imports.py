@@ -19,6 +19,7 @@ LAYERS = {
     "runs": 2,
     "demo": 3,
     "safeedit": 4,
+    "checkpoints": 4,
     "models": 5,
     "capture": 6,
     "prefix": 6,

@@ -1,0 +1,276 @@
+"""One row of the comparison: a model, or one edit per instance, measured against the study.
+
+Parts are written as they come (`parts/<row>/...`), the responses of a part last and in one step: a part whose responses
+are there is complete and is read back, never computed twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from interp.edits import WeightEdit
+from interp.errors import InputError
+from interp.evaluation import Item, by_owner, defense_scores, general, respond
+from interp.mechanism.activations import PromptActivations, inputs_untouched, join, record
+from interp.mechanism.reading import conclude
+from interp.mechanism.region import RegionMeasurement
+from interp.mechanism.shift import activation_shift
+from interp.mechanism.source import shift_source
+from interp.mechanism.swap import SwapMargins, swap_margins, swap_shares
+from interp.mechanism.weights import (
+    change_by_layer,
+    changed_parameters,
+    edited_value_vectors,
+    edits_change_by_layer,
+)
+from interp.methods.base import Detoxified
+from interp.models import HookedModel
+from interp.pipeline.parts import load_activations, save_activations
+from interp.pipeline.progress import Report
+from interp.pipeline.study import Study, locate, timed
+from interp.records import ActivationShift, ComparisonRow, Instance, Response, ShiftSource, SwapShares
+
+
+class InstanceMethod(Protocol):
+    """A method that edits the model from one instance."""
+
+    def detoxify(self, model: HookedModel, data: Instance) -> Detoxified:
+        """A Detoxified that holds a WeightEdit."""
+        ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row and what is drawn beside it."""
+
+    row: ComparisonRow
+    source: ShiftSource
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What was measured inside a model."""
+
+    located: dict[int, int]
+    region: RegionMeasurement
+    by_layer: tuple[float, ...]
+    """Relative change of each block's parameters, percent."""
+    shift: ActivationShift | None = None
+    swap: SwapShares | None = None
+
+
+# ------------------------------------------------------------------------------------------------- rows
+def vanilla_row(study: Study, seconds: dict[str, float]) -> ComparisonRow:
+    """The reference row: vanilla against itself, so that every number has its base beside it."""
+    region = study.region.measure("vanilla", [study.vanilla.value_vectors(study.layer)])
+    inside = Inside(study.scores[0].counts, region, (0.0,) * study.vanilla.n_layers)
+    responses = study.run.load_all("parts/vanilla", Response)
+    return _row(study, "vanilla", "vanilla", study.settings.model, inside, responses, seconds)
+
+
+def checkpoint_row(
+    study: Study, name: str, method: str, source: str, model: HookedModel, seconds: dict[str, float]
+) -> Measured:
+    """Measure a whole model: trained here, or made elsewhere.
+
+    Raises:
+        InputError: it does not have vanilla's shape or vocabulary.
+    """
+    check_same_shape(study.vanilla, model, name)
+    responses = study.run.load_all(f"parts/{name}", Response)
+    if not responses:
+        with timed(seconds, "evaluate"), study.stages.stage(f"{name}: answers") as report:
+            responses = ask(study, model, study.items, name, report)
+        study.run.save_all(f"parts/{name}", responses)
+    with timed(seconds, "mechanism"), study.stages.stage(f"{name}: inside") as report:
+        located = locate(study.settings, model, study.instances, report).counts
+        acts = record(model, study.queries, study.layer, responses=own_answers(responses, study.instances))
+        margins = swap_margins(study.vanilla, model, study.queries, study.layer, study.margin_tokens)
+        changed = set(changed_parameters(study.vanilla, model))
+        inside = Inside(
+            located,
+            study.region.measure(name, [model.value_vectors(study.layer)]),
+            change_by_layer(study.vanilla, model),
+            shift_of(study, name, acts, changed),
+            shares_of(study, name, margins, changed),
+        )
+    study.warnings += [f"{name}: {w}" for w in model.warnings]
+    return Measured(_row(study, name, method, source, inside, responses, seconds), _source(study, name, acts))
+
+
+def edits_row(study: Study, name: str, method: InstanceMethod, seconds: dict[str, float]) -> Measured:
+    """One edit per instance, each asked its own prompts and its share of the general questions."""
+    items = by_owner(study.items)
+    responses: list[Response] = []
+    pieces: list[PromptActivations] = []
+    with study.stages.stage(f"{name}: edits and answers") as report:
+        for index, instance in enumerate(study.instances):
+            answers, acts = _edit_part(study, name, method, index, instance, items[instance.id], seconds)
+            responses += answers
+            pieces.append(acts)
+            report(index + 1, len(study.instances))
+
+    def edits() -> Iterator[WeightEdit]:
+        """Read from disk one by one: the matrices of a large model do not fit in memory together."""
+        for instance in study.instances:
+            yield WeightEdit.load(_edit_file(study, name, instance))
+
+    with timed(seconds, "mechanism"), study.stages.stage(f"{name}: inside") as report:
+        layers: Counter[int] = Counter()
+        changed: set[str] = set()
+        margins = []
+        for done, (instance, edit) in enumerate(zip(study.instances, edits(), strict=True), start=1):
+            layers[_edited_layer(edit, name)] += 1
+            changed |= set(edit.deltas)
+            edited = edit.beside(study.vanilla)
+            query = [instance.adversarial_prompt]
+            margins.append(swap_margins(study.vanilla, edited, query, study.layer, study.margin_tokens))
+            report(done, len(study.instances))
+        weights = edited_value_vectors(study.vanilla, (e.deltas for e in edits()), study.layer)
+        acts = join(pieces)
+        inside = Inside(
+            dict(layers),
+            study.region.measure(name, weights),
+            edits_change_by_layer(study.vanilla, (e.deltas for e in edits())),
+            shift_of(study, name, acts, changed),
+            shares_of(study, name, SwapMargins.join(margins), changed),
+        )
+    elsewhere = len(study.instances) - layers[study.layer]
+    if elsewhere:
+        study.warnings.append(f"{name}: {elsewhere} edits are at another layer than the region's ({study.layer})")
+    source = f"{len(study.instances)} edits, one per instance"
+    row = _row(study, name, "dinm", source, inside, responses, seconds)
+    if not study.settings.keep_edits:
+        for instance in study.instances:
+            _edit_file(study, name, instance).unlink(missing_ok=True)
+    return Measured(row, _source(study, name, acts))
+
+
+def _edit_part(
+    study: Study,
+    name: str,
+    method: InstanceMethod,
+    index: int,
+    instance: Instance,
+    items: list[Item],
+    seconds: dict[str, float],
+) -> tuple[list[Response], PromptActivations]:
+    """One instance: edit, ask, record; or read what an earlier run wrote."""
+    part = f"parts/{name}/{instance.id}"
+    file = study.run.path / f"{part}.activations.safetensors"
+    responses = study.run.load_all(part, Response)
+    if responses:
+        return responses, load_activations(file)
+    with timed(seconds, "edit"):
+        detoxified = method.detoxify(study.vanilla, instance)
+    if detoxified.edit is None:
+        raise InputError(f"expected an edit from {name}, got none")
+    with detoxified.applied(study.vanilla) as model:
+        with timed(seconds, "evaluate"):
+            responses = ask(study, model, items, name, edited_on=instance.id)
+        with timed(seconds, "mechanism"):
+            own = own_answers(responses, [instance])
+            acts = record(model, [instance.adversarial_prompt], study.layer, index=[index], responses=own)
+    save_activations(file, acts)
+    detoxified.edit.save(_edit_file(study, name, instance))
+    study.run.save_all(part, responses)
+    return responses, acts
+
+
+# ------------------------------------------------------------------------------------------------- measuring
+def ask(
+    study: Study,
+    model: HookedModel,
+    items: list[Item],
+    name: str,
+    report: Report | None = None,
+    edited_on: int | None = None,
+) -> list[Response]:
+    """Judged answers of one model."""
+    return respond(
+        model,
+        items,
+        name=name,
+        edited_on=edited_on,
+        judge=study.judge,
+        max_new_tokens=study.settings.max_new_tokens,
+        batch_size=study.settings.batch_size,
+        progress=report,
+    )
+
+
+def shift_of(study: Study, name: str, acts: PromptActivations, changed: set[str]) -> ActivationShift:
+    """The activation shift, marked as an identity where the changed parameters cannot reach the region's input."""
+    identity = inputs_untouched(study.vanilla, changed, study.layer)
+    return activation_shift(study.base, acts, model=name, identity=identity, seed=study.settings.seed)
+
+
+def shares_of(study: Study, name: str, margins: SwapMargins, changed: set[str]) -> SwapShares:
+    """The causal shares, marked as algebra where only the region's matrix was changed."""
+    only_region = changed <= {study.vanilla.value_name(study.layer)}
+    return swap_shares(margins, model=name, layer=study.layer, identity=only_region, seed=study.settings.seed)
+
+
+def own_answers(responses: Iterable[Response], instances: Iterable[Instance]) -> list[str]:
+    """What a model answered to each adversarial prompt, without the suffix."""
+    texts = {r.instance_id: r.text for r in responses if r.kind == "DS" and not r.suffix}
+    return [texts[i.id] for i in instances]
+
+
+def check_same_shape(vanilla: HookedModel, model: HookedModel, name: str) -> None:
+    """Raise InputError where a model cannot be compared with vanilla matrix by matrix."""
+
+    def shape(m: HookedModel) -> dict[str, int]:
+        return {"layers": m.n_layers, "d_model": m.d_model, "d_mlp": m.d_mlp, "vocabulary": m.vocab_size}
+
+    ours, theirs = shape(vanilla), shape(model)
+    if ours != theirs:
+        differ = ", ".join(f"{k} {theirs[k]} instead of {ours[k]}" for k in ours if ours[k] != theirs[k])
+        raise InputError(f"{name} does not have the shape of the vanilla model {vanilla.name}: {differ}")
+
+
+# ------------------------------------------------------------------------------------------------- small parts
+def _edit_file(study: Study, name: str, instance: Instance):
+    return study.run.path / f"parts/{name}/{instance.id}.edit.safetensors"
+
+
+def _edited_layer(edit: WeightEdit, name: str) -> int:
+    if edit.provenance.layer is None:
+        raise InputError(f"expected an edit of one layer from {name}, got one of several")
+    return edit.provenance.layer
+
+
+def _source(study: Study, name: str, acts: PromptActivations) -> ShiftSource:
+    return shift_source(study.base, acts, model=name, instance_ids=[i.id for i in study.instances])
+
+
+def _row(
+    study: Study,
+    name: str,
+    method: str,
+    source: str,
+    inside: Inside,
+    responses: list[Response],
+    seconds: dict[str, float],
+) -> ComparisonRow:
+    states = (False, True) if study.suffix else (False,)
+    seed = study.settings.seed
+    toxicity = inside.region.toxicity
+    return ComparisonRow(
+        name=name,
+        method=method,
+        source=source,
+        located=inside.located,
+        region=toxicity,
+        shift=inside.shift,
+        weight_change=inside.region.weight_change,
+        weight_change_by_layer=inside.by_layer,
+        defense=tuple(defense_scores(responses, s, judge=study.judge.name, seed=seed) for s in states),
+        general=tuple(general(responses, study.benchmark, s, seed=seed) for s in states),
+        conclusion=conclude(toxicity, inside.shift, inside.swap, reference=name == "vanilla"),
+        seconds=dict(seconds),
+        swap=inside.swap,
+    )

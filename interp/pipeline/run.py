@@ -1,0 +1,189 @@
+"""The stages of a comparison in their order, each skipped where its record is already there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from interp.errors import InputError
+from interp.evaluation import respond
+from interp.locate import layer_distances
+from interp.mechanism.activations import record
+from interp.mechanism.swap import MarginTokens
+from interp.methods.base import Detoxified
+from interp.methods.dinm import Dinm
+from interp.methods.dpo import Dpo
+from interp.methods.sft import Sft
+from interp.pipeline import rows
+from interp.pipeline.progress import Stages
+from interp.pipeline.settings import Settings, Spec, with_overrides
+from interp.pipeline.study import (
+    CONVENTIONS,
+    SUFFIXES,
+    Study,
+    is_demo,
+    items_for,
+    judge_for,
+    locate,
+    open_data,
+    open_model,
+    open_run,
+    region_of,
+    timed,
+    train_toxic_probes,
+)
+from interp.records import Comparison, ComparisonRow, Response, ShiftSource
+from interp.runs import git_commit, versions
+from interp.safeedit import Benchmark
+
+
+def prepare(settings: Settings, stages: Stages) -> Study:
+    """Open everything and measure vanilla: nothing here depends on the methods."""
+    with stages.stage("data and vanilla model"):
+        benchmark, instances = open_data(settings)
+        check_methods(settings, benchmark)
+        vanilla = open_model(settings, settings.model, "vanilla")
+        if settings.layer is not None:
+            vanilla.check_layer(settings.layer)
+        suffix = SUFFIXES.get(settings.suffix, settings.suffix)
+        run = open_run(settings, vanilla, instances)
+    with stages.stage("judge"):
+        judge = judge_for(settings, benchmark)
+    with stages.stage("toxic probe"):
+        probes = train_toxic_probes(settings, vanilla)
+        probes[0].probe.save(run.path / "probe.safetensors")
+    with stages.stage("vanilla: toxic layer") as report:
+        first = locate(settings, vanilla, instances, report)
+        others = [c for name, c in CONVENTIONS.items() if name != settings.convention]
+        scores = (first, *(layer_distances(vanilla, instances, c, batch_size=settings.batch_size) for c in others))
+        layer = first.toxic_layer if settings.layer is None else settings.layer
+    items = items_for(settings, benchmark, instances, suffix)
+    seconds: dict[str, float] = {}
+    responses = run.load_all("parts/vanilla", Response)
+    if not responses:
+        with stages.stage("vanilla: answers") as report, timed(seconds, "evaluate"):
+            responses = respond(
+                vanilla,
+                items,
+                name="vanilla",
+                judge=judge,
+                max_new_tokens=settings.max_new_tokens,
+                batch_size=settings.batch_size,
+                progress=report,
+            )
+        run.save_all("parts/vanilla", responses)
+    with stages.stage("vanilla: inside"), timed(seconds, "mechanism"):
+        answers = rows.own_answers(responses, instances)
+        base = record(vanilla, [i.adversarial_prompt for i in instances], layer, responses=answers)
+        region = region_of(vanilla, layer, probes, base, settings.seed)
+    study = Study(
+        settings=settings,
+        run=run,
+        stages=stages,
+        benchmark=benchmark,
+        instances=instances,
+        vanilla=vanilla,
+        judge=judge,
+        suffix=suffix,
+        probes=probes,
+        scores=scores,
+        layer=layer,
+        items=items,
+        base=base,
+        region=region,
+        margin_tokens=MarginTokens.of(vanilla, (benchmark.train or instances)[:200]),
+        warnings=list(vanilla.warnings),
+    )
+    if not run.has("row-vanilla"):
+        run.save("row-vanilla", rows.vanilla_row(study, seconds))
+    return study
+
+
+def measure_all(study: Study) -> Comparison:
+    """Every row, one model in memory at a time beside vanilla."""
+    for spec in study.settings.specs():
+        if study.run.has(f"row-{spec.name}"):
+            continue
+        measured = measure(study, spec)
+        study.run.save(f"source-{spec.name}", measured.source)
+        study.run.save(f"row-{spec.name}", measured.row)
+    names = [s.name for s in study.settings.specs()]
+    settings = study.settings
+    return Comparison(
+        model=settings.model,
+        data=settings.data,
+        layer=study.layer,
+        suffix=study.suffix,
+        rows=tuple(study.run.load(f"row-{name}", ComparisonRow) for name in ["vanilla", *names]),
+        probe=study.probes[0].report,
+        layer_scores=study.scores,
+        sources=tuple(study.run.load(f"source-{name}", ShiftSource) for name in names),
+        n_instances=len(study.instances),
+        seed=settings.seed,
+        config=study.run.config,
+        versions=versions(),
+        commit=git_commit(),
+        planted=is_demo(settings) and study.benchmark.planted,
+        warnings=tuple(dict.fromkeys(study.warnings)),
+    )
+
+
+def measure(study: Study, spec: Spec) -> rows.Measured:
+    """One row: run the method, or open the model, and measure it."""
+    seconds: dict[str, float] = {}
+    settings = study.settings
+    if spec.source is not None:
+        model = open_model(settings, spec.source, spec.name, base=settings.model)
+        return rows.checkpoint_row(study, spec.name, "given", spec.source, model, seconds)
+    if spec.name == "dinm":
+        return rows.edits_row(study, "dinm", method_config(study, "dinm"), seconds)
+    detoxified = trained(study, spec.name, seconds)
+    with detoxified.applied(study.vanilla) as model:
+        return rows.checkpoint_row(study, spec.name, spec.name, str(detoxified.checkpoint), model, seconds)
+
+
+def trained(study: Study, name: str, seconds: dict[str, float]) -> Detoxified:
+    """The SFT or DPO checkpoint, from the cache or trained now; DPO on top of SFT unless told otherwise."""
+    config = method_config(study, name)
+    train = study.benchmark.train
+    if name == "sft":
+        with timed(seconds, "train"), study.stages.stage("sft: training") as report:
+            return config.detoxify(study.vanilla, train, progress=report)
+    if study.settings.dpo_from == "vanilla":
+        with timed(seconds, "train"), study.stages.stage("dpo: training") as report:
+            return config.detoxify(study.vanilla, train, progress=report)
+    given = next((s for s in study.settings.specs() if s.name == "sft" and s.source), None)
+    if given is not None:
+        base = open_model(study.settings, str(given.source), "sft", base=study.settings.model)
+        with timed(seconds, "train"), study.stages.stage("dpo: training") as report:
+            return config.detoxify(base, train, progress=report)
+    sft = trained(study, "sft", {})
+    with (
+        sft.applied(study.vanilla) as base,
+        timed(seconds, "train"),
+        study.stages.stage("dpo: training") as report,
+    ):
+        return config.detoxify(base, train, progress=report)
+
+
+def method_config(study: Study, name: str) -> Any:
+    """A method's configuration: the paper's, on the demo the one chosen on its val split, with `--set` on top."""
+    kinds = {"sft": Sft, "dpo": Dpo, "dinm": Dinm}
+    config = kinds[name].demo() if is_demo(study.settings) else kinds[name]()
+    if name == "dinm":
+        config = with_overrides(config, {"suffix": study.suffix})
+        # One region for all edits, so that their numbers are about the same matrix (the released code reuses the first
+        # instance's layer for all); the paper locates per instance, which is the option.
+        layer = None if study.settings.per_instance else study.layer
+        config = replace(config, convention=study.convention, layer=layer)
+    return with_overrides(config, study.settings.method_overrides().get(name, {}))
+
+
+def check_methods(settings: Settings, benchmark: Benchmark) -> None:
+    """Refuse what must fail later: training without a train split."""
+    trains = [s.name for s in settings.specs() if s.source is None and s.name in ("sft", "dpo")]
+    if trains and not benchmark.train:
+        raise InputError(
+            f"{' and '.join(trains)} must be trained, and {benchmark.name} has no train split: give --data a folder "
+            f"with SafeEdit_train.json, or a trained model, e.g. {trains[0]}=path/to/model"
+        )

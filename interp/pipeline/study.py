@@ -1,0 +1,205 @@
+"""Everything that is computed once for a comparison: data, vanilla, judge, probe, toxic layer, activations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from interp import safeedit
+from interp.demo import MODEL_DIR
+from interp.errors import InputError
+from interp.evaluation import Item, plan
+from interp.judges import Judge
+from interp.judges import load as load_judge
+from interp.locate import PAPER, PAPER_FINAL_NORM, REFERENCE_RIGHT, Convention, layer_distances
+from interp.mechanism.activations import PromptActivations
+from interp.mechanism.probe import Site, TrainedProbe, toxic_directions, train_probes
+from interp.mechanism.probe_data import load_probe_texts
+from interp.mechanism.region import Region
+from interp.mechanism.swap import MarginTokens
+from interp.methods.base import SUFFIX_S1, SUFFIX_S2
+from interp.models import HookedModel
+from interp.pipeline.progress import Stages
+from interp.pipeline.settings import Settings
+from interp.records import Instance, LayerScores
+from interp.runs import Run, fingerprint, git_commit, versions
+from interp.safeedit import Benchmark
+
+CONVENTIONS: dict[str, Convention] = {
+    "paper": PAPER,
+    "paper-after-norm": PAPER_FINAL_NORM,
+    "reference": REFERENCE_RIGHT,
+}
+SUFFIXES = {"S1": SUFFIX_S1, "S2": SUFFIX_S2, "none": ""}
+
+
+@dataclass
+class Study:
+    """What every row of a comparison is measured against."""
+
+    settings: Settings
+    run: Run
+    stages: Stages
+    benchmark: Benchmark
+    instances: tuple[Instance, ...]
+    vanilla: HookedModel
+    judge: Judge
+    suffix: str
+    probes: tuple[TrainedProbe, ...]
+    scores: tuple[LayerScores, ...]
+    """Vanilla's layer distances: the convention in use first, then the others."""
+    layer: int
+    """0-based layer of the toxic region."""
+    items: list[Item]
+    base: PromptActivations
+    """Vanilla on the adversarial prompts, with the responses it gave to them."""
+    region: Region
+    margin_tokens: MarginTokens
+    """First tokens of refusing and of complying answers."""
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def convention(self) -> Convention:
+        """How layers are located."""
+        return CONVENTIONS[self.settings.convention]
+
+    @property
+    def queries(self) -> list[str]:
+        """The adversarial prompts, one per instance."""
+        return [i.adversarial_prompt for i in self.instances]
+
+
+def is_demo(settings: Settings) -> bool:
+    """Whether vanilla is the embedded model: its settings were chosen on its own val split."""
+    return settings.model == "demo" or Path(settings.model).resolve() == MODEL_DIR.resolve()
+
+
+def open_data(settings: Settings) -> tuple[Benchmark, tuple[Instance, ...]]:
+    """The benchmark and the instances to measure, spread over categories and attacks.
+
+    Raises:
+        InputError: as `safeedit.load`; no test split; fewer instances than asked for.
+    """
+    benchmark = safeedit.load(settings.data)
+    split = "test" if benchmark.test else "test_ALL"
+    instances = benchmark.stratified(split, settings.instances, settings.seed)
+    without = sum(i.generalization is None for i in instances)
+    if without:
+        raise InputError(
+            f"{without} of {len(instances)} test instances of {benchmark.name} have no 'generalization test', "
+            "which DG needs; give data that has it"
+        )
+    return benchmark, instances
+
+
+def open_model(settings: Settings, source: str, name: str, base: str | None = None) -> HookedModel:
+    """A model as the settings say. Raises InputError as `HookedModel.from_pretrained`, or for a dtype or device."""
+    import torch
+
+    dtype = None if settings.dtype == "auto" else getattr(torch, settings.dtype)
+    device = None if settings.device == "auto" else settings.device
+    chat: Any = None if settings.chat_template == "default" else settings.chat_template
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    elif settings.device_map is None and torch.cuda.is_available():
+        device = "cuda"
+    return HookedModel.from_pretrained(
+        source, base=base, dtype=dtype, device=device, device_map=settings.device_map, chat_template=chat, name=name
+    )
+
+
+def open_run(settings: Settings, vanilla: HookedModel, instances: tuple[Instance, ...]) -> Run:
+    """The run folder of exactly this comparison: models, data, settings, versions and commit.
+
+    Raises:
+        InputError: as `Run`.
+    """
+    config = {
+        "settings": {k: v for k, v in vars(settings).items() if k not in ("out", "figures", "keep_edits")},
+        "model": vanilla.weight_hash(),
+        "data": digest([i.__dict__ for i in instances]),
+        "sources": {s.name: source_stamp(s.source) for s in settings.specs() if s.source},
+        "versions": versions(),
+        "commit": git_commit(),
+    }
+    if settings.out is not None:
+        return Run(settings.out, config)
+    name = "-".join(
+        [Path(settings.model).name or "model", *(s.name for s in settings.specs()), fingerprint(config)[:8]]
+    )
+    return Run(Path("runs") / name, config)
+
+
+def digest(data: Any) -> str:
+    """16 hex digits over anything that JSON can hold (records by their repr)."""
+    return hashlib.sha256(json.dumps(data, default=repr, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def source_stamp(source: str) -> str:
+    """What tells one state of a model made elsewhere from the next: sizes and times of its files, or the hub id."""
+    path = Path(source)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else []
+    return digest([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]) if files else source
+
+
+def judge_for(settings: Settings, benchmark: Benchmark) -> Judge:
+    """The safety judge: "auto" is the demo's for the demo data, else the SafeEdit classifier."""
+    name = settings.judge
+    if name == "auto":
+        name = "demo" if benchmark.planted else "safeedit"
+    return load_judge(name, benchmark)
+
+
+def train_toxic_probes(settings: Settings, vanilla: HookedModel) -> tuple[TrainedProbe, ...]:
+    """The paper's probe (last layer) before and after the final norm."""
+    texts = load_probe_texts(settings.probe_data, limit=4000, seed=settings.seed)
+    last = vanilla.n_layers - 1
+    sites = (Site(last), Site(last, after_norm=True))
+    return train_probes(vanilla, texts, sites, seed=settings.seed, source=settings.probe_data)
+
+
+def locate(
+    settings: Settings, model: HookedModel, instances: tuple[Instance, ...], progress: Any = None
+) -> LayerScores:
+    """Layer distances under the convention in use."""
+    return layer_distances(
+        model, instances, CONVENTIONS[settings.convention], batch_size=settings.batch_size, progress=progress
+    )
+
+
+def items_for(settings: Settings, benchmark: Benchmark, instances: tuple[Instance, ...], suffix: str) -> list[Item]:
+    """What every model is asked, with and without the suffix."""
+    return plan(instances, benchmark, suffix, n_facts=settings.facts, n_benign=settings.benign, seed=settings.seed)
+
+
+def region_of(
+    vanilla: HookedModel, layer: int, probes: tuple[TrainedProbe, ...], base: PromptActivations, seed: int
+) -> Region:
+    """Vanilla's toxic region with its nulls."""
+    return Region.of(
+        vanilla.value_vectors(layer),
+        toxic_directions(probes),
+        layer=layer,
+        h_down_mean=base.h_down_mean,
+        features=probes[0].features,
+        seed=seed,
+    )
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add the wall seconds of the block to `seconds[name]`."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - start, 2)
