@@ -1,4 +1,4 @@
-"""The logits of one sequence as a function of one W_V: what each step of an edit computes, the long way or the short.
+"""The logits of some sequences as a function of one W_V: what each step of an edit computes, the long way or the short.
 
 The weight under training is never put into the model: the forward of the module that holds W_V is exchanged for one
 that uses it while logits are computed. The model's own parameters stay as they are, frozen, whatever happens.
@@ -6,7 +6,7 @@ that uses it while logits are computed. The model's own parameters stay as they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,60 +16,83 @@ from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
 from interp.methods._losses import Supervised
-from interp.models import HookedModel
-from interp.prefix import _replaced, logits_from_value, value_state
+from interp.models import HookedModel, Tokens
+from interp.prefix import ValueState, _replaced, logits_from_value, value_state
 
 Weights = Mapping[str, Float[Tensor, "..."]]
 """Float32 tensors in the place of the parameters of the module that holds W_V: "weight", and "bias" where edited."""
-Logits = Callable[[Weights], Float[Tensor, "position vocab"]]
-"""Float32 logits at the positions of one sequence that count, differentiable in the weights."""
+Logits = Callable[[Weights], list[Float[Tensor, "position vocab"]]]
+"""Float32 logits of each sequence at the positions that count, differentiable in the weights."""
 
 
-def logits_of(model: HookedModel, layer: int, sequence: Supervised, fast: bool) -> Logits:
-    """The logits of `sequence` given other weights for W_V of `layer`.
+def logits_of(model: HookedModel, layer: int, sequences: Sequence[Supervised], fast: bool) -> Logits:
+    """The logits of `sequences` given other weights for W_V of `layer`.
 
     Args:
         fast: run everything below W_V once, now; then each call runs that product and what follows, the vocabulary
-            only where the sequence is supervised. Otherwise each call runs the whole model on the whole sequence.
+            only where a sequence is supervised. Otherwise each call runs the whole model on the whole sequences.
     """
-    return _short_way(model, layer, sequence) if fast else _long_way(model, layer, sequence)
+    if not fast:
+        ways = [_whole(model, sequence) for sequence in sequences]
+    elif layer == model.n_layers - 1:
+        return _of_last_layer(model, sequences)
+    else:
+        ways = [_from_value(model, layer, sequence) for sequence in sequences]
 
-
-def _long_way(model: HookedModel, layer: int, sequence: Supervised) -> Logits:
-    tokens = model.pad([sequence.ids], side="right")
-    positions = torch.tensor(sequence.positions, device=model.device)
-
-    def run(weights: Weights) -> Float[Tensor, "position vocab"]:
+    def run(weights: Weights) -> list[Float[Tensor, "position vocab"]]:
         with _using(model, layer, weights):
-            return model.logits(tokens)[0, positions].float()
+            return [way().float() for way in ways]
 
     return run
 
 
-def _short_way(model: HookedModel, layer: int, sequence: Supervised) -> Logits:
+def _whole(model: HookedModel, sequence: Supervised) -> Callable[[], Float[Tensor, "position vocab"]]:
+    tokens, positions = model.pad([sequence.ids], side="right"), list(sequence.positions)
+    return lambda: model.logits(tokens)[0, positions]
+
+
+def _from_value(model: HookedModel, layer: int, sequence: Supervised) -> Callable[[], Float[Tensor, "position vocab"]]:
     state = value_state(model, model.pad([sequence.inputs], side="right"), layer)
     positions = torch.tensor([sequence.positions], device=model.device)
-    last = model.n_layers - 1
-    if layer == last:
-        state = state.at(positions)  # nothing above attends: the other positions are never needed again
-
-        def run_last(weights: Weights) -> Float[Tensor, "position vocab"]:
-            with _using(model, layer, weights):
-                return logits_from_value(model, state)[0].float()
-
-        return run_last
-
-    mlp = model.mlp(last).forward
+    last, mlp = model.mlp(model.n_layers - 1), model.mlp(model.n_layers - 1).forward
 
     def on_positions(x: Float[Tensor, "1 seq d_model"]) -> Float[Tensor, "1 seq d_model"]:
-        """The last MLP writes nothing that another position reads."""
+        """The last MLP, only where its output is read: no other position reads it."""
         return torch.zeros_like(x).index_copy(1, positions[0], mlp(x[:, positions[0]]))
 
-    def run(weights: Weights) -> Float[Tensor, "position vocab"]:
-        with _using(model, layer, weights), _replaced(model.mlp(last), on_positions):
-            return logits_from_value(model, state, positions)[0].float()
+    def run() -> Float[Tensor, "position vocab"]:
+        with _replaced(last, on_positions):
+            return logits_from_value(model, state, positions)[0]
 
     return run
+
+
+def _of_last_layer(model: HookedModel, sequences: Sequence[Supervised]) -> Logits:
+    """Above the last attention nothing looks at another position: all supervised ones go through as one row."""
+    layer = model.n_layers - 1
+    states = [_last_state(model, sequence) for sequence in sequences]
+    lengths = [len(sequence.positions) for sequence in sequences]
+    row = ValueState(
+        model.pad([[i for s in states for i in s.tokens.row(0)]], side="right"),
+        layer,
+        *(torch.cat([getattr(s, part) for s in states], dim=1) for part in ("resid", "attn_out", "h_down")),
+    )
+
+    def run(weights: Weights) -> list[Float[Tensor, "position vocab"]]:
+        with _using(model, layer, weights):
+            return list(logits_from_value(model, row)[0].float().split(lengths))
+
+    return run
+
+
+def _last_state(model: HookedModel, sequence: Supervised) -> ValueState:
+    """What lies below the last W_V at the supervised positions; the MLP in front of it runs only there."""
+    layer, mlp = model.n_layers - 1, model.mlp(model.n_layers - 1)
+    positions, forward = list(sequence.positions), mlp.forward
+    with _replaced(mlp, lambda x: forward(x[:, positions])):
+        state = value_state(model, model.pad([sequence.inputs], side="right"), layer)
+    ids, mask = state.tokens.input_ids[:, positions], state.tokens.attention_mask[:, positions]
+    return ValueState(Tokens(ids, mask), layer, state.resid[:, positions], state.attn_out[:, positions], state.h_down)
 
 
 @contextmanager
@@ -80,9 +103,7 @@ def _using(model: HookedModel, layer: int, weights: Weights) -> Iterator[None]:
 
     def product(h: Float[Tensor, "batch seq d_mlp"]) -> Float[Tensor, "batch seq d_model"]:
         weight = weights["weight"].to(h.dtype)
-        return linear(
-            h, weight.T if isinstance(module, Conv1D) else weight, None if bias is None else bias.to(h.dtype)
-        )
+        return linear(h, weight.T if isinstance(module, Conv1D) else weight, None if bias is None else bias.to(h.dtype))
 
     with _replaced(module, product):
         yield

@@ -17,6 +17,7 @@ from interp.methods._tail import Logits
 
 Direction = Literal["edited from base", "base from edited"]
 Weights = dict[str, Tensor]
+Log = dict[str, list[float | None]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Recipe:
     adam_eps: float
     constraint_gradient: bool
     constraint_direction: Direction
+    constraint_every_step: bool
     stop_below: float
     norm_constraint: float | None
 
@@ -38,38 +40,54 @@ class Recipe:
 class Objective:
     """The losses of one instance as a function of the edited weights."""
 
-    def __init__(self, edit: Logits, targets: tuple[int, ...], constraint: Logits | None, recipe: Recipe) -> None:
-        self.edit, self.targets, self.constraint, self.recipe = edit, targets, constraint, recipe
+    def __init__(self, losses: Logits, targets: tuple[int, ...], watched: Logits | None, recipe: Recipe) -> None:
+        """An objective of the edit alone, of edit and constraint, or of the edit with the constraint looked at.
+
+        Args:
+            losses: logits of the edit sequence, and of the constraint's behind it where that takes part in the update.
+            targets: what the edit sequence should predict.
+            watched: logits of the constraint sequence where it is only measured.
+        """
+        self.losses, self.targets, self.watched, self.recipe = losses, targets, watched, recipe
         self.base: Float[Tensor, "position vocab"] | None = None
-        """Log-probabilities of the model before the edit."""
+        """Log-probabilities of the model before the edit, on the constraint sequence."""
 
     def backward(self, weights: Weights, share: float) -> tuple[float, float]:
         """Add this instance's gradient, times its share, to the weights; (L_e, L_c) in nats.
 
-        The first call has to see the weights as they were: its prediction is the base that L_c compares with.
+        L_c is 0 where it takes no part. The first call has to see the weights as they were: its prediction is the base
+        that L_c compares with.
         """
-        l_edit = likelihood_loss(self.edit(weights), self.targets)
-        (self.recipe.c_edit * share * l_edit).backward()
-        return float(l_edit.detach()), self._constrain(weights, share)
+        logits, *constraint = self.losses(weights)
+        l_edit = likelihood_loss(logits, self.targets)
+        total, l_constraint = self.recipe.c_edit * l_edit, 0.0
+        if constraint:
+            edited = constraint[0].log_softmax(-1)
+            if self.base is None:  # nothing has moved: the divergence is 0, and so is its gradient
+                self.base = edited.detach()
+            else:
+                loss = self._divergence(edited, self.base)
+                total, l_constraint = total + loss, float(loss.detach())
+        (share * total).backward()
+        return float(l_edit.detach()), l_constraint
 
-    def _constrain(self, weights: Weights, share: float) -> float:
-        if self.constraint is None:
+    @torch.no_grad()
+    def measure(self, weights: Weights) -> float:
+        """L_c in nats where it is only looked at, 0 where there is nothing to look at."""
+        if self.watched is None:
             return 0.0
-        first = self.base is None  # nothing has moved: the divergence is 0, and so is its gradient
-        with torch.set_grad_enabled(self.recipe.constraint_gradient and not first):
-            edited = self.constraint(weights).log_softmax(-1)
-            if self.base is None:
-                self.base = edited
-            pair = (edited, self.base)
-            loss = divergence(*(pair if self.recipe.constraint_direction == "edited from base" else pair[::-1]))
-        if loss.requires_grad:
-            (share * loss).backward()
-        return float(loss.detach())
+        edited = self.watched(weights)[0].log_softmax(-1)
+        self.base = edited if self.base is None else self.base
+        return float(self._divergence(edited, self.base))
+
+    def _divergence(
+        self, edited: Float[Tensor, "position vocab"], base: Float[Tensor, "position vocab"]
+    ) -> Float[Tensor, ""]:
+        forward = self.recipe.constraint_direction == "edited from base"
+        return divergence(edited, base) if forward else divergence(base, edited)
 
 
-def train(
-    weights: Weights, objectives: Sequence[Objective], recipe: Recipe, what: str
-) -> tuple[Weights, dict[str, list[float]]]:
+def train(weights: Weights, objectives: Sequence[Objective], recipe: Recipe, what: str) -> tuple[Weights, Log]:
     """Train copies of `weights` on the mean objective.
 
     Args:
@@ -77,7 +95,8 @@ def train(
         what: names the edit in an error.
 
     Returns:
-        The trained weights, and `l_edit`, `l_constraint` and `total` as they were before each step.
+        The trained weights, and `l_edit`, `l_constraint` and `total` as they were before each step (None where the
+        recipe did not look).
 
     Raises:
         InputError: a loss or a weight that is not finite; the message names step and learning rate.
@@ -86,17 +105,22 @@ def train(
     adam = torch.optim.Adam(
         list(trained.values()), recipe.lr, recipe.betas, recipe.adam_eps, recipe.weight_decay, fused=True
     )
-    log: dict[str, list[float]] = {"l_edit": [], "l_constraint": [], "total": []}
+    log: Log = {"l_edit": [], "l_constraint": [], "total": []}
     for step in range(recipe.steps):
         adam.zero_grad(set_to_none=True)
         with torch.enable_grad():
             losses = [objective.backward(trained, 1 / len(objectives)) for objective in objectives]
         l_edit, l_constraint = (math.fsum(part) / len(losses) for part in zip(*losses, strict=True))
+        # L_c is never negative: where L_e alone is above the threshold, a look at L_c could not end the loop.
+        looked = recipe.constraint_every_step or step == 0 or recipe.c_edit * l_edit < recipe.stop_below
+        if looked:
+            l_constraint += math.fsum(o.measure(trained) for o in objectives) / len(objectives)
         total = recipe.c_edit * l_edit + l_constraint
         if not math.isfinite(total):
             raise InputError(_diverged("loss", total, step, recipe, what))
+        known = looked or all(o.watched is None for o in objectives)
         for name, value in zip(log, (l_edit, l_constraint, total), strict=True):
-            log[name].append(value)
+            log[name].append(value if known or name == "l_edit" else None)
         if total < recipe.stop_below:
             break
         adam.step()

@@ -85,6 +85,10 @@ class Dinm:
     "reference": as the released code, the last len(tok(answer)) positions of prompt and answer, not shifted by one and
     with the BOS counted in the length.
     """
+    constraint_every_step: bool = True
+    """Measure L_c at every step also where it has no gradient. False looks at it only where the stop test depends on
+    it (L_c >= 0, so not while c_edit * L_e alone is above the threshold); the log has None elsewhere, and the delta is
+    the same."""
     raw_text: bool = False
     """Join query, S and answer as raw text, with two spaces before the safe response and without chat template
     (released code, departure 3)."""
@@ -234,12 +238,15 @@ class Dinm:
         return Detoxified(self.name, WeightEdit(deltas, provenance), suffix=self.suffix, layer=layer, log=record)
 
     def _objective(self, model: HookedModel, layer: int, instance: Instance) -> Objective:
-        how = self._part(Format)
+        how, recipe = self._part(Format), self._part(Recipe)
         edit = edit_sequence(model, instance, how)
-        constraint = None
-        if self.constrain:
-            constraint = logits_of(model, layer, constraint_sequence(model, instance, how), self.fast)
-        return Objective(logits_of(model, layer, edit, self.fast), edit.targets, constraint, self._part(Recipe))
+        if not self.constrain:
+            return Objective(logits_of(model, layer, [edit], self.fast), edit.targets, None, recipe)
+        constraint = constraint_sequence(model, instance, how)
+        if self.constraint_gradient:
+            return Objective(logits_of(model, layer, [edit, constraint], self.fast), edit.targets, None, recipe)
+        watched = logits_of(model, layer, [constraint], self.fast)
+        return Objective(logits_of(model, layer, [edit], self.fast), edit.targets, watched, recipe)
 
     def _edited(self, model: HookedModel, layer: int) -> dict[str, nn.Parameter]:
         """The parameters under training by their names in the state dict: W_V, and its bias where asked for."""
