@@ -116,7 +116,7 @@ def train_probes(
     bias: bool = False,
     C: float = 1.0,
     max_length: int | None = None,
-    batch_size: int = 16,
+    batch_size: int = 32,
 ) -> tuple[TrainedProbe, ...]:
     """One probe per site, all from the same pass over the texts and the same split.
 
@@ -172,7 +172,7 @@ def hidden_states(
     sites: Sequence[Site],
     *,
     max_length: int | None = None,
-    batch_size: int = 16,
+    batch_size: int = 32,
 ) -> list[Float[Tensor, "n d"]]:
     """Mean hidden state over the real tokens of each text, float32 on the CPU, one tensor per site."""
     components = sorted({"final" if s.after_norm else "resid_post" for s in sites})

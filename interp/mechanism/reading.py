@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from interp.records import ActivationShift, Conclusion, RegionToxicity, SwapShares
+from interp.records import ActivationShift, Conclusion, Estimate, Reading, RegionToxicity, SwapShares
 
 ALPHA = 0.05
 PAPER_PERCENT = 1.0
@@ -26,7 +26,7 @@ def conclude(
     *,
     reference: bool = False,
 ) -> Conclusion:
-    """What can be said of one model, in one to four plain sentences.
+    """What can be said of one model, in a few plain sentences: the verdict's reason first, then the numbers.
 
     Args:
         region: toxicity under each definition, the paper's first; may be empty.
@@ -36,8 +36,9 @@ def conclude(
     """
     if reference:
         return REFERENCE
-    said = [_region_sentence(region), _shift_sentence(shift), _swap_sentence(swap), _paper_sentence(region, shift)]
-    return Conclusion(_verdict(region, shift, swap), " ".join(s for s in said if s))
+    verdict, why = _verdict(region, shift, swap)
+    said = [why, _region_sentence(region), _shift_sentence(shift), _swap_sentence(swap), _paper_sentence(region, shift)]
+    return Conclusion(verdict, " ".join(s for s in said if s))
 
 
 def paper_rule(region: Sequence[RegionToxicity], shift: ActivationShift | None) -> str | None:
@@ -61,16 +62,45 @@ def fell(record: RegionToxicity) -> bool:
 
 
 # --------------------------------------------------------------------------------------------- verdict
-def _verdict(region: Sequence[RegionToxicity], shift: ActivationShift | None, swap: SwapShares | None):
+def _verdict(
+    region: Sequence[RegionToxicity], shift: ActivationShift | None, swap: SwapShares | None
+) -> tuple[Reading, str]:
+    """The verdict and the one sentence that gives its reason."""
     if swap is not None and not swap.gated and not swap.identity:
-        if swap.erased.low > SHARE:
-            return "erased"
-        if swap.bypassed.low > SHARE:
-            return "bypassed"
-        return "undecided"
-    if region and fell(region[0]) and 2 * sum(fell(r) for r in region) > len(region):
-        return "erased" if shift is not None and shift.rate.value == 0.0 else "undecided"
-    return "undecided"
+        return _causal(swap)
+    falls = bool(region) and fell(region[0]) and 2 * sum(fell(r) for r in region) > len(region)
+    if falls and shift is not None and shift.rate.value == 0.0:
+        return (
+            "erased",
+            "Erased, as far as weights tell: the region is less toxic and nothing in front of it moved.",
+        )
+    if swap is not None and swap.gated:
+        return "undecided", "Undecided: too few prompts stopped complying to ask where the change was made."
+    if shift is not None and shift.identity:
+        why = "nothing in front of the region was changed, so that shift and swaps are identities, and its toxicity"
+        return "undecided", f"Undecided: {why} does not show that it was erased rather than overruled."
+    return "undecided", "Undecided: a region that moved need not be why the behaviour changed."
+
+
+def _causal(swap: SwapShares) -> tuple[Reading, str]:
+    where = f"of layer {swap.layer}"
+    if swap.erased.low > SHARE:
+        return "erased", f"Erased: the change of behaviour was made in W_V {where} itself."
+    if swap.bypassed.low > SHARE:
+        return "bypassed", f"Bypassed: the change of behaviour was made in what flows into W_V {where}, not in W_V."
+    if swap.erased.high < 1 - SHARE:
+        biggest = max(_parts(swap), key=lambda part: part[0].value)[1]
+        return "undecided", f"Undecided, but not erased in W_V {where}: most of the change passes through {biggest}."
+    return "undecided", f"Undecided: W_V {where} carries a part of the change, and other routes the rest."
+
+
+def _parts(swap: SwapShares) -> tuple[tuple[Estimate, str], ...]:
+    return (
+        (swap.erased, "the region's matrix"),
+        (swap.bypassed, "its inputs"),
+        (swap.parallel, "routes around it"),
+        (swap.downstream, "later layers"),
+    )
 
 
 # --------------------------------------------------------------------------------------------- sentences
@@ -111,7 +141,7 @@ def _shift_sentence(shift: ActivationShift | None) -> str:
 
 def _swap_sentence(swap: SwapShares | None) -> str:
     if swap is None:
-        return "No causal evidence was measured: a region that moved need not be why the behaviour changed."
+        return "No causal evidence was measured."
     if swap.identity:
         return "Swapping the region's matrix undoes everything by algebra, as it is all that was changed."
     if swap.gated:
@@ -120,13 +150,7 @@ def _swap_sentence(swap: SwapShares | None) -> str:
             f"Complying first tokens fell by {drop.value:.0f} points ({drop.low:.0f} to {drop.high:.0f}), too little "
             "to say through which part."
         )
-    parts = (
-        (swap.erased, "the region's matrix"),
-        (swap.bypassed, "its inputs"),
-        (swap.parallel, "routes around it"),
-        (swap.downstream, "later layers"),
-    )
-    told = ", ".join(f"{100 * e.value:.0f} % through {name}" for e, name in parts)
+    told = ", ".join(f"{100 * e.value:.0f} % through {name}" for e, name in _parts(swap))
     back = ", ".join(f"{100 * x:.0f}" for x in swap.reverse)
     return f"Swapping parts with vanilla, the change of the refusal margin passes {told} (other direction: {back} %)."
 

@@ -151,12 +151,28 @@ def swap_margins(
     *,
     suffix: str = "",
     batch_size: int = 16,
+    identity: bool = False,
 ) -> SwapMargins:
     """All margins of both directions, with both models in memory (an edit: `edit.beside(vanilla)`).
 
     Ten forwards of the prompts. Where both do not fit, call `parts` and `swapped` one model at a time.
+
+    Args:
+        vanilla: the unsafe reference.
+        model: the model under study.
+        queries: attack prompts, not formatted yet.
+        layer: 0-based.
+        tokens: first tokens of refusing and complying answers.
+        suffix: the suffix S, for both models.
+        batch_size: prompts per forward.
+        identity: only W_V of this layer differs. Every swap then gives one of the two models, up to rounding, so two
+            forwards are enough.
     """
     prompts = batches(vanilla, queries, suffix, batch_size)
+    if identity:
+        vanilla.check_layer(layer)
+        old, new = _margins(vanilla, prompts, tokens), _margins(model, prompts, tokens)
+        return SwapMargins(new, old, np.stack([old, new, old, old], axis=1), np.stack([new, old, new, new], axis=1))
     theirs, mine = parts(vanilla, prompts, layer, tokens), parts(model, prompts, layer, tokens)
     return SwapMargins(
         mine.margin, theirs.margin, swapped(model, prompts, theirs, tokens), swapped(vanilla, prompts, mine, tokens)

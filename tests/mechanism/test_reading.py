@@ -59,6 +59,19 @@ def test_causal_shares_decide_unless_gated_or_algebra(found: SwapShares, verdict
     assert conclude([toxicity(p=0.5)], shift(), found).verdict == verdict
 
 
+def test_the_reason_comes_first_and_names_the_layer() -> None:
+    def first(found: SwapShares) -> str:
+        return conclude([toxicity(p=0.5)], shift(), found).evidence.split(". ")[0]
+
+    assert first(swap(erased=0.95)) == "Erased: the change of behaviour was made in W_V of layer 4 itself"
+    assert first(swap(bypassed=0.95)).startswith("Bypassed: the change of behaviour was made in what flows into W_V")
+    assert first(swap(erased=0.03, parallel=0.65)).endswith("most of the change passes through routes around it")
+    assert "carries a part of the change" in first(swap(erased=0.5, bypassed=0.5))
+    assert "too few prompts stopped complying" in first(swap(gated=True))
+    identity = conclude([toxicity(p=0.5)], shift(0.0, identity=True), swap(erased=1.0, width=0.0, identity=True))
+    assert "does not show that it was erased rather than overruled" in identity.evidence
+
+
 def test_causal_shares_overrule_the_papers_two_numbers() -> None:
     said = conclude([toxicity()] * 5, shift(0.0), swap(bypassed=0.95))
     assert said.verdict == "bypassed"

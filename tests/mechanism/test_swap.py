@@ -59,7 +59,12 @@ def shares(model: HookedModel, other: HookedModel, texts: list[str]):
 
 
 def test_a_change_of_only_this_matrix_is_erased_by_algebra(tiny_model, texts) -> None:
-    found = shares(tiny_model, variant(tiny_model, lambda m: noise(m.value_weight(LAYER))), texts)
+    other = variant(tiny_model, lambda m: noise(m.value_weight(LAYER)))
+    measured = swap_margins(tiny_model, other, texts, LAYER, TOKENS)
+    algebra = swap_margins(tiny_model, other, texts, LAYER, TOKENS, identity=True)
+    for name in ("model", "vanilla", "into_model", "into_vanilla"):
+        np.testing.assert_allclose(getattr(algebra, name), getattr(measured, name), atol=1e-3)
+    found = swap_shares(measured, model="m", layer=LAYER)
     assert found.erased.value == pytest.approx(1.0, abs=1e-3)
     assert found.reverse[0] == pytest.approx(1.0, abs=1e-3)
     assert [found.bypassed.value, found.parallel.value, found.downstream.value] == pytest.approx([0, 0, 0], abs=1e-3)
