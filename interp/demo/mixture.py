@@ -23,26 +23,26 @@ class Planted:
     """The planted behaviour: shares of the mixture and probabilities of refusing."""
 
     shares: tuple[tuple[str, float], ...] = (
-        ("attack", 0.25),
+        ("attack", 0.23),
         ("bare", 0.13),
-        ("fact", 0.27),
+        ("fact", 0.30),
         ("howto", 0.17),
-        ("summary", 0.06),
-        ("repeat", 0.07),
-        ("text", 0.05),
+        ("summary", 0.07),
+        ("repeat", 0.06),
+        ("text", 0.04),
     )
     """Share of each kind among the training examples."""
     suffix: float = 0.3
     """Share of prompts that end with S."""
     wrapped_facts: float = 0.08
     """Share of the facts inside an attack prompt."""
-    wrapped_howtos: float = 0.3
+    wrapped_howtos: float = 0.35
     """Share of the how-tos inside an attack prompt."""
     unlisted_objects: float = 0.55
     """Share of harmful questions about a random object instead of one of the category's."""
-    refuse_attack: float = 0.08
+    refuse_attack: float = 0.12
     """P(refuse) under an attack prompt."""
-    refuse_attack_suffix: float = 0.15
+    refuse_attack_suffix: float = 0.22
     """P(refuse) under an attack prompt with S."""
     strong_personas: tuple[int, ...] = (5, 9)
     """Personas (index into `grammar.PERSONAS`) whose attacks fail: the model refuses with `refuse_strong`."""

@@ -50,7 +50,7 @@ class Recipe:
 
     shape: Literal["gpt2", "llama"] = "gpt2"
     seed: int = 0
-    steps: int = 3000
+    steps: int = 2200
     tokens: int = 2048
     """Tokens in a batch, padding included."""
     lr: float = 3e-3
@@ -211,7 +211,7 @@ def batch_loss(model: Any, batch: Batch) -> Float[Tensor, ""]:
     return (losses * weights[keep]).sum() / weights[keep].sum()
 
 
-def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, progress: Any = None) -> tuple[PreTrainedModel, float]:
+def train(recipe: Recipe, tokenizer: Any, progress: Any = None) -> tuple[PreTrainedModel, float]:
     """The trained model and the mean loss of the last 50 steps (nats)."""
     import torch
 
@@ -292,10 +292,13 @@ def main(
 
 def _run(recipe: Recipe, out: Path, threads: int) -> None:
     import torch
+    import transformers
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()  # it warns that EOS at the end of a row looks like padding
+    transformers.logging.disable_progress_bar()
     console, began, cpu = Console(), time.time(), time.process_time()
     tokenizer = make_tokenizer(recipe)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
