@@ -5,13 +5,12 @@ Nothing here hooks or edits. Whatever does not open is told in one line, and wit
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,10 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
+from interp.demo import MODEL_DIR
 from interp.errors import InputError
-from interp.runs import read_json
 
 log = logging.getLogger("interp")
 
@@ -40,6 +40,8 @@ class Checkpoint:
     tokenizer: Any
     source: str
     name: str
+    notes: tuple[str, ...] = ()
+    """What the user should know, a line each."""
 
 
 # ------------------------------------------------------------------------------------------------- opening
@@ -47,7 +49,7 @@ def open_checkpoint(
     source: str | Path,
     *,
     base: str | Path | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
     device_map: Any = None,
 ) -> Checkpoint:
@@ -56,7 +58,8 @@ def open_checkpoint(
     Args:
         source: "demo", a hub id, a checkpoint folder, a PEFT adapter (folder or id), or a state-dict file.
         base: the model that an adapter or a state dict belongs to; an adapter names its own.
-        dtype: None opens in float32 on a CPU and for the demo, else in the checkpoint's own dtype.
+        dtype: a torch dtype or its name, "auto" for the checkpoint's own; None opens in float32 on a CPU and for the
+            demo (shipped in float16 only to be small), else in the checkpoint's own.
         device: None takes the GPU where there is one.
         device_map: passed on to transformers (needs accelerate); then `device` must be None.
 
@@ -65,44 +68,33 @@ def open_checkpoint(
     """
     if device is not None and device_map is not None:
         raise InputError(f"expected one of device and device_map, got both ({device}, {device_map})")
-    place = _device(device)
-    if str(source) == "demo":
-        folder, dtype = demo_folder(), dtype or torch.float32
-    else:
-        folder = Path(source).expanduser()
-    if dtype is None and place.type == "cpu" and device_map is None:
-        dtype = torch.float32
+    place, kind = _device(device), _dtype(dtype)
+    if kind is None and (str(source) == "demo" or (place.type == "cpu" and device_map is None)):
+        kind = torch.float32
+    folder = demo_folder() if str(source) == "demo" else Path(source).expanduser()
 
-    def load(where: Path | str, local: bool) -> PreTrainedModel:
-        return _load_hf(where, dtype, place, device_map, local)
+    def open_base(other: str | Path) -> Checkpoint:
+        return open_checkpoint(other, dtype=kind, device=device, device_map=device_map)
 
     if folder.is_file():
-        return _open_state_dict(
-            folder, base, lambda b: open_checkpoint(b, dtype=dtype, device=device, device_map=device_map)
-        )
-    if folder.is_dir():
-        where, local, files = folder, True, {p.name for p in folder.iterdir()}
-    else:
-        where, local, files = _find_on_hub(str(source))
+        return _open_state_dict(folder, base, open_base)
+    where, local, files = _find(str(source), folder)
     if "adapter_config.json" in files and "config.json" not in files:
-        adapter = Path(where) if local and Path(where).is_dir() else _download_adapter(str(where), local)
-        return _open_adapter(adapter, str(source), base, dtype, device, device_map)
+        return _open_adapter(_adapter_folder(where, local), str(source), base, open_base)
     if base is not None:
-        raise InputError(f"{source} is a whole model: base={base} is only for adapters and state dicts")
+        raise InputError(f"{source} is a whole model; base ({base}) is only for adapters and state dicts")
     if "config.json" not in files:
-        raise InputError(
-            f"{source} is not a model: expected a config.json or adapter_config.json in it, found {_some(files)}"
-        )
-    name = "demo" if str(source) == "demo" else folder.name if local and folder.is_dir() else str(source)
-    return Checkpoint(load(where, local), load_tokenizer(where, local), str(source), name)
+        found = ", ".join(sorted(files)[:4]) or "nothing"
+        raise InputError(f"{source} is not a model: expected a config.json or adapter_config.json in it, found {found}")
+    name = folder.name if folder.is_dir() and str(source) != "demo" else str(source)
+    return Checkpoint(_load_hf(where, kind, place, device_map, local), load_tokenizer(where, local), str(source), name)
 
 
 def demo_folder() -> Path:
     """The folder of the shipped demo model."""
-    folder = Path(__file__).parent / "demo" / "model"
-    if not (folder / "config.json").exists():
-        raise InputError(f"the demo model is not in this installation (expected {folder}); reinstall the package")
-    return folder
+    if not (MODEL_DIR / "config.json").exists():
+        raise InputError(f"the demo model is not in this installation (expected {MODEL_DIR}); reinstall the package")
+    return MODEL_DIR
 
 
 def load_tokenizer(where: Path | str, local: bool = True) -> Any:
@@ -114,7 +106,14 @@ def load_tokenizer(where: Path | str, local: bool = True) -> Any:
         raise InputError(f"{where} has no usable tokenizer: {_first_line(error)}") from error
 
 
-def _load_hf(where: Path | str, dtype: torch.dtype | None, device: torch.device, device_map: Any, local: bool) -> Any:
+def _find(source: str, folder: Path) -> tuple[Path | str, bool, set[str]]:
+    """(folder or id, whether it is here, names of its files)."""
+    if folder.is_dir():
+        return folder, True, {p.name for p in folder.iterdir()}
+    return _find_on_hub(source)
+
+
+def _load_hf(where: Path | str, dtype: Any, device: torch.device, device_map: Any, local: bool) -> PreTrainedModel:
     try:
         with quiet():
             config = AutoConfig.from_pretrained(where, local_files_only=local)
@@ -134,6 +133,15 @@ def _load_hf(where: Path | str, dtype: torch.dtype | None, device: torch.device,
     return hf if device_map is not None else hf.to(device)
 
 
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | str | None:
+    if not isinstance(dtype, str) or dtype == "auto":
+        return dtype
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+    if dtype not in known:
+        raise InputError(f"unknown dtype {dtype!r}; expected one of auto, {', '.join(known)}")
+    return known[dtype]
+
+
 def _device(device: torch.device | str | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -146,28 +154,33 @@ def _device(device: torch.device | str | None) -> torch.device:
 
 # ------------------------------------------------------------------------------------------------- adapters
 def _open_adapter(
-    folder: Path, source: str, base: str | Path | None, dtype: Any, device: Any, device_map: Any
+    folder: Path, source: str, base: str | Path | None, open_base: Callable[[str | Path], Checkpoint]
 ) -> Checkpoint:
+    """The adapter merged onto its base (the one it names, or `base`)."""
     from peft import PeftConfig, PeftModel
 
     try:
-        config = PeftConfig.from_pretrained(str(folder))
+        named = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
     except Exception as error:
         raise InputError(f"{source} is not a usable adapter: {_first_line(error)}") from error
-    named = config.base_model_name_or_path
     if base is None and not named:
-        raise InputError(f"the adapter {source} does not name its base model; pass base=")
-    below = open_checkpoint(base or str(named), dtype=dtype, device=device, device_map=device_map)
+        raise InputError(f"the adapter {source} does not name its base model; pass base")
+    try:
+        below = open_base(base or str(named))
+    except InputError as error:
+        raise InputError(f"the adapter {source} needs its base model: {error}") from error
     _check_adapter_fits(folder, below, source, str(named))
     try:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             merged: Any = PeftModel.from_pretrained(below.hf, str(folder)).merge_and_unload()
     except Exception as error:
-        raise InputError(f"the adapter {source} does not fit {below.source} ({_first_line(error)})") from error
-    has_own_tokenizer = (folder / "tokenizer_config.json").exists()
-    tokenizer = load_tokenizer(folder) if has_own_tokenizer else below.tokenizer
-    return Checkpoint(merged, tokenizer, source, Path(source).name)
+        raise InputError(f"the adapter {source} does not fit {below.source}: {_first_line(error)}") from error
+    tokenizer = load_tokenizer(folder) if (folder / "tokenizer_config.json").exists() else below.tokenizer
+    notes = ()
+    if base is not None and named and str(base) != str(named):
+        notes = (f"the adapter {source} was made for {named} and is merged onto {base}",)
+    return Checkpoint(merged, tokenizer, source, Path(source).name, notes)
 
 
 def _check_adapter_fits(folder: Path, below: Checkpoint, source: str, named: str) -> None:
@@ -175,74 +188,87 @@ def _check_adapter_fits(folder: Path, below: Checkpoint, source: str, named: str
     file = folder / "adapter_model.safetensors"
     if not file.exists():
         raise InputError(f"the adapter {source} has no adapter_model.safetensors")
-    from safetensors import safe_open
-
     modules = dict(below.hf.named_modules())
-    matched = 0
-    with safe_open(str(file), framework="pt") as tensors:
-        for key in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-            if ".lora_A." not in key and ".lora_B." not in key:
-                continue
-            name, _, which = key.removeprefix("base_model.model.").partition(".lora_")
-            module: Any = modules.get(name)
-            if module is None:
-                raise InputError(
-                    f"the adapter {source} (made for {named}) does not fit {below.source}: it has no {name}"
-                )
-            weight = module.weight.T if type(module).__name__ == "Conv1D" else module.weight
-            have = tuple(tensors.get_slice(key).get_shape())
-            side = weight.shape[1] if which.startswith("A") else weight.shape[0]
-            if have[1 if which.startswith("A") else 0] != side:
-                raise InputError(
-                    f"the adapter {source} (made for {named}) does not fit {below.source}: "
-                    f"{name} is {tuple(weight.shape)}, its lora_{which[0]} {have}"
-                )
-            matched += 1
-    if matched == 0:
+    shapes = {name: shape for name, shape in _shapes(file).items() if ".lora_A." in name or ".lora_B." in name}
+    if not shapes:
         raise InputError(f"the adapter {source} holds no LoRA matrices; other PEFT methods are not supported")
+    for key, shape in shapes.items():
+        name, _, which = key.removeprefix("base_model.model.").partition(".lora_")
+        misfit = f"the adapter {source} (made for {named}) does not fit {below.source}: "
+        module: Any = modules.get(name)
+        if module is None:
+            raise InputError(f"{misfit}it has no {name}")
+        weight = module.weight.T if isinstance(module, Conv1D) else module.weight
+        side = 1 if which.startswith("A") else 0  # A reads what the matrix reads, B writes what it writes
+        if shape[side] != weight.shape[side]:
+            raise InputError(f"{misfit}{name} is {tuple(weight.shape)}, its lora_{which[0]} {shape}")
 
 
-def _download_adapter(repo: str, local: bool) -> Path:
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(file), framework="pt") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"cannot read the weights in {file}: {_first_line(error)}") from error
+
+
+def _adapter_folder(where: Path | str, local: bool) -> Path:
+    if isinstance(where, Path):
+        return where
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo, local_files_only=local))
+        return Path(snapshot_download(where, local_files_only=local))
     except Exception as error:
-        raise InputError(f"cannot download the adapter {repo}: {_first_line(error)}") from error
+        raise InputError(f"cannot download the adapter {where}: {_first_line(error)}") from error
 
 
 # ------------------------------------------------------------------------------------------------- state dicts
-def _open_state_dict(file: Path, base: str | Path | None, open_base: Any) -> Checkpoint:
+OLD_BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
+"""Masks and frequencies that older transformers wrote among the weights; every model computes them itself now."""
+
+
+def _open_state_dict(file: Path, base: str | Path | None, open_base: Callable[[str | Path], Checkpoint]) -> Checkpoint:
     if file.suffix not in STATE_DICT_SUFFIXES:
-        raise InputError(
-            f"expected a folder, a hub id or a state dict ({', '.join(STATE_DICT_SUFFIXES)}), got the file {file}"
-        )
+        kinds = ", ".join(STATE_DICT_SUFFIXES)
+        raise InputError(f"expected a folder, a hub id or a state dict ({kinds}), got the file {file}")
     if base is None:
-        raise InputError(f"{file} holds only weights; pass base=, the model they belong to")
+        raise InputError(f"{file} holds only weights; pass base, the model they belong to")
     state = read_state_dict(file)
     below = open_base(base)
     own = below.hf.state_dict()
-    if not any(k in own for k in state):  # saved from a wrapper: "model.", "module.", "_orig_mod." in front
-        for prefix in ("module.", "_orig_mod.", "model.", "hf.", f"{below.hf.base_model_prefix}."):
-            stripped = {k.removeprefix(prefix): v for k, v in state.items()}
-            added = {f"{prefix}{k}": v for k, v in state.items()}
-            state = next((s for s in (stripped, added) if any(k in own for k in s)), state)
+    state = _renamed(state, set(own), below.hf.base_model_prefix)
+    state = {name: value for name, value in state.items() if name in own or not name.endswith(OLD_BUFFERS)}
     unknown = sorted(set(state) - set(own))
-    tied = _tied_names(below.hf)
-    missing = sorted(k for k in own if k not in state and k not in tied)
+    missing = sorted(min(group) for group in _tied_groups(below.hf) if not group & set(state))
     if unknown or missing:
-        what = f"it has no {unknown[0]}" if unknown else f"{missing[0]} is missing in the file"
-        raise InputError(
-            f"{file} does not fit {base}: {what} ({len(unknown)} unknown, {len(missing)} missing of {len(own)} weights)"
-        )
+        what = f"{base} has no {unknown[0]}" if unknown else f"{missing[0]} is missing in the file"
+        count = f"{len(unknown)} unknown and {len(missing)} missing weights"
+        raise InputError(f"{file} does not fit {base}: {what} ({count})")
+    for name, value in state.items():
+        if value.shape != own[name].shape:
+            have, want = tuple(value.shape), tuple(own[name].shape)
+            raise InputError(f"{file} does not fit {base}: {name} is {have}, expected {want}")
     with torch.no_grad():
         for name, value in state.items():
-            if value.shape != own[name].shape:
-                raise InputError(
-                    f"{file} does not fit {base}: {name} is {tuple(value.shape)}, expected {tuple(own[name].shape)}"
-                )
             own[name].copy_(value)
     return Checkpoint(below.hf, below.tokenizer, str(file), file.stem)
+
+
+def _renamed(state: dict[str, Tensor], own: set[str], base_prefix: str) -> dict[str, Tensor]:
+    """The state under the model's own names, where a wrapper or a missing head changed the front of all of them."""
+    if own & set(state):
+        return state
+    for prefix in ("module.", "_orig_mod.", "model.", "hf.", f"{base_prefix}."):
+        for renamed in (
+            {name.removeprefix(prefix): value for name, value in state.items()},
+            {f"{prefix}{name}": value for name, value in state.items()},
+        ):
+            if own & set(renamed):
+                return renamed
+    return state
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:
@@ -268,12 +294,12 @@ def read_state_dict(file: Path) -> dict[str, Tensor]:
     return dict(data)
 
 
-def _tied_names(hf: PreTrainedModel) -> set[str]:
-    """Names in the state dict that share one tensor with another name, e.g. a tied lm_head."""
-    names: dict[int, list[str]] = {}
+def _tied_groups(hf: PreTrainedModel) -> list[set[str]]:
+    """The names in the state dict, those of one tensor (a tied lm_head) together."""
+    names: dict[int, set[str]] = {}
     for name, value in hf.state_dict(keep_vars=True).items():
-        names.setdefault(id(value), []).append(name)
-    return {name for group in names.values() if len(group) > 1 for name in group}
+        names.setdefault(id(value), set()).add(name)
+    return list(names.values())
 
 
 # ------------------------------------------------------------------------------------------------- the hub
@@ -367,14 +393,6 @@ def save_checkpoint(hf: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a checkpoint folder."""
-    config = read_json(Path(folder) / "config.json")
-    if not isinstance(config, dict):
-        raise InputError(f"{folder}/config.json is not a model configuration: {json.dumps(config)[:60]}")
-    return config
-
-
 # ------------------------------------------------------------------------------------------------- small things
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -394,7 +412,3 @@ def quiet() -> Iterator[None]:
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200]
-
-
-def _some(files: set[str]) -> str:
-    return ", ".join(sorted(files)[:5]) or "nothing"

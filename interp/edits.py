@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -114,7 +115,7 @@ class WeightEdit:
             model.save(folder)
         return Path(folder)
 
-    def _targets(self, model: HookedModel, force: bool) -> dict[str, nn.Parameter]:
+    def _targets(self, model: HookedModel | Any, force: bool) -> dict[str, nn.Parameter]:
         if not isinstance(model, HookedModel):
             raise InputError(f"expected a HookedModel to edit, got {type(model).__name__}; see HookedModel.from_hf")
         parameters = dict(model.hf.named_parameters())
@@ -136,13 +137,12 @@ class WeightEdit:
     @property
     def norm(self) -> float:
         """Frobenius norm over all deltas."""
-        return float(torch.stack([d.double().square().sum().cpu() for d in self.deltas.values()]).sum().sqrt())
+        return _norm(self.deltas.values())
 
     def relative_norm(self, model: HookedModel) -> float:
         """`norm` over the Frobenius norm of the edited matrices as `model` holds them."""
         parameters = dict(model.hf.named_parameters())
-        base = torch.stack([parameters[n].detach().double().square().sum().cpu() for n in self.deltas]).sum().sqrt()
-        return self.norm / float(base)
+        return self.norm / _norm(parameters[name].detach() for name in self.deltas)
 
     # ----------------------------------------------------------------------------------------- files
     def save(self, path: str | Path) -> Path:
@@ -186,6 +186,10 @@ class WeightEdit:
 def _file(path: str | Path) -> Path:
     path = Path(path)
     return path if path.suffix == ".safetensors" else path / "edit.safetensors"
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return math.hypot(*(float(torch.linalg.vector_norm(t, dtype=torch.float64)) for t in tensors))
 
 
 def _add(parameter: nn.Parameter, delta: Tensor) -> None:

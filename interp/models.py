@@ -198,7 +198,7 @@ class HookedModel:
         source: str | Path,
         *,
         base: str | Path | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         device_map: Any = None,
         chat_template: ChatTemplate | None = None,
@@ -206,11 +206,16 @@ class HookedModel:
     ) -> HookedModel:
         """Open "demo", a hub id, a folder, a PEFT adapter (merged onto its base), or a state-dict file (needs `base`).
 
-        `dtype=None` means float32 on a CPU and for the demo, else the checkpoint's own. Raises InputError with one line
-        where the source is not there, is damaged, or does not fit its base.
+        `dtype=None` means float32 on a CPU and for the demo, else the checkpoint's own ("auto").
+
+        Raises:
+            InputError: the source is not there, is damaged, or does not fit its base.
         """
         opened = open_checkpoint(source, base=base, dtype=dtype, device=device, device_map=device_map)
-        return cls(opened.hf, opened.tokenizer, name or opened.name, opened.source, chat_template)
+        model = cls(opened.hf, opened.tokenizer, name or opened.name, opened.source, chat_template)
+        for note in opened.notes:
+            model.note(note)
+        return model
 
     @classmethod
     def from_hf(
@@ -413,12 +418,20 @@ class HookedModel:
         return self.pad(self._cut(rows, limit, truncation_side, "texts"), side=side)
 
     def pad(self, rows: Sequence[Sequence[int]], *, side: Side = "left") -> Tokens:
-        """Rows of token ids as one padded batch on the model's device."""
+        """Rows of token ids as one padded batch on the model's device.
+
+        Raises:
+            InputError: no rows, an empty one, or one that is longer than the context (nothing is cut here).
+        """
         if not rows:
             raise InputError("expected at least one text, got none")
         for index, row in enumerate(rows):
             if not row:
                 raise InputError(f"text {index} has no tokens; expected at least one")
+            if len(row) > self.context:
+                raise InputError(
+                    f"text {index} has {len(row)} tokens, more than the {self.context} of the model's context"
+                )
         width = max(len(row) for row in rows)
         ids = torch.full((len(rows), width), self.pad_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -435,8 +448,8 @@ class HookedModel:
         if not long:
             return rows
         kept = "last" if side == "left" else "first"
-        self._warn(
-            long,
+        self.truncated += long
+        self.note(
             f"{long} of {len(rows)} {what} had more than {limit} tokens: cut from the {side}, the {kept} {limit} kept",
         )
         return [self._shorten(row, limit, side) for row in rows]
@@ -449,8 +462,8 @@ class HookedModel:
         bos = row[:1] if row[:1] == self._bos else []
         return bos + row[len(row) - (limit - len(bos)) :]
 
-    def _warn(self, n: int, line: str) -> None:
-        self.truncated += n
+    def note(self, line: str) -> None:
+        """Keep a line for the user in `warnings`, and log it once."""
         if line not in self.warnings:
             self.warnings.append(line)
             log.warning("%s: %s", self.name, line)

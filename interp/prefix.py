@@ -56,7 +56,7 @@ def from_layer(model: HookedModel, layer: int, resid: Float[Tensor, "batch seq d
     entry = _entry(model, layer)
     with ExitStack() as stack:
         for block in model.blocks[:layer]:
-            stack.enter_context(_replaced(block, lambda *_, **__: resid))
+            stack.enter_context(replaced(block, lambda *_, **__: resid))
         if layer == 0:  # nothing below to skip: resid stands in for the embeddings
             stack.enter_context(_pre_hook(entry, lambda _, args, kwargs: _with_hidden(resid, args, kwargs)))
         yield model
@@ -118,8 +118,8 @@ def from_value(model: HookedModel, state: ValueState) -> Iterator[HookedModel]:
     """
     value = model.value_module(state.layer)
     with from_layer(model, state.layer, state.resid), ExitStack() as stack:
-        stack.enter_context(_replaced(model.attention(state.layer), lambda *_, **__: (state.attn_out, None)))
-        stack.enter_context(_replaced(model.mlp(state.layer), lambda *_, **__: value(state.h_down)))
+        stack.enter_context(replaced(model.attention(state.layer), lambda *_, **__: (state.attn_out, None)))
+        stack.enter_context(replaced(model.mlp(state.layer), lambda *_, **__: value(state.h_down)))
         yield model
 
 
@@ -172,7 +172,7 @@ def _pre_hook(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """The module with another forward. Written past nn.Module's own __setattr__, and taken out again."""
     before = module.__dict__.get("forward")
     object.__setattr__(module, "forward", forward)
@@ -183,6 +183,9 @@ def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
             module.__dict__.pop("forward", None)
         else:
             object.__setattr__(module, "forward", before)
+
+
+_replaced = replaced
 
 
 def _with_hidden(
