@@ -241,7 +241,7 @@ class Region:
         base = float(self.weight.norm())
         relative: list[float] = []
         toxic: list[list[float]] = [[] for _ in self.prepared]
-        total = [torch.zeros_like(p.vanilla, dtype=torch.float64) for p in self.prepared]
+        total = [torch.zeros(len(p.vanilla), dtype=torch.float64) for p in self.prepared]
         for weight in weights:
             W = weight.detach().to(self.weight)
             if W.shape != self.weight.shape:
@@ -252,7 +252,7 @@ class Region:
             for p, values, change in zip(self.prepared, toxic, total, strict=True):
                 now = p.read(W)
                 values.append(float(now[0]))
-                change += (now - p.vanilla).double()
+                change += (now - p.vanilla).cpu().double()
         if not relative:
             raise InputError(f"expected at least one weight matrix of {model}, got none")
         records = tuple(
@@ -265,8 +265,8 @@ class Region:
         vanilla = float(p.vanilla[0])
         unit = p.definition.unit
         isotropic = slice(1, 1 + self.n_null)
-        null_change = change[isotropic].cpu().numpy()
-        shaped = change[1 + self.n_null :].cpu().numpy()
+        null_change = change[isotropic].numpy()
+        shaped = change[1 + self.n_null :].numpy()
         moved = over_edits([v - vanilla for v in values], unit)
         return RegionToxicity(
             model=model,
@@ -275,7 +275,7 @@ class Region:
             vanilla=vanilla,
             value=over_edits(values, unit),
             change=moved,
-            null_vanilla=null_distribution(p.vanilla[isotropic].double().cpu().numpy(), self.seed),
+            null_vanilla=null_distribution(p.vanilla[isotropic].cpu().double().numpy(), self.seed),
             null_change=null_distribution(null_change, self.seed),
             p_change=two_sided_p(moved.value, null_change),
             unit=unit,

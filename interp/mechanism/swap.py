@@ -234,7 +234,7 @@ def shares_of(means: Float[np.ndarray, "*r 6"]) -> Float[np.ndarray, "*r 4"]:
 @torch.no_grad()
 def _margins(model: HookedModel, prompts: Sequence[Tokens], tokens: MarginTokens) -> np.ndarray:
     found = [tokens.margin(model.logits(batch)[:, -1]) for batch in prompts]
-    return torch.cat(found).double().cpu().numpy()
+    return torch.cat(found).cpu().double().numpy()
 
 
 @contextmanager

@@ -85,4 +85,5 @@ def changed_parameters(vanilla: HookedModel, model: HookedModel) -> Sequence[str
 
 
 def _square(x: Tensor) -> float:
-    return float(torch.linalg.vector_norm(x.detach(), dtype=torch.float64)) ** 2
+    wide = torch.float32 if x.device.type == "mps" else torch.float64  # no float64 there
+    return float(torch.linalg.vector_norm(x.detach(), dtype=wide)) ** 2

@@ -22,6 +22,7 @@ from interp.mechanism.region import (
     shaped_directions,
     two_sided_p,
 )
+from interp.records import RegionToxicity, dumps, loads
 
 # Worked by hand: value vectors (3, 4), (0, 2), (1, 0) have cosines .6, 0, 1 with (1, 0).
 W = torch.tensor([[3.0, 4.0], [0.0, 2.0], [1.0, 0.0]])
@@ -46,6 +47,7 @@ def test_the_three_definitions_agree_with_a_case_worked_by_hand() -> None:
         pytest.approx(3.0),
     )  # h @ W = (6, 8), then (3, 11)
     assert measured.weight_change.value == pytest.approx(100 * math.sqrt(2 / 30))
+    assert loads(RegionToxicity, dumps(mean)) == mean
     assert (mean.layer, mean.model, mean.definition) == (1, "m", "mean cosine, all value vectors")
 
 

@@ -20,7 +20,7 @@ from interp.mechanism.swap import (
     swapped,
 )
 from interp.models import HookedModel
-from interp.records import Instance, Knowledge
+from interp.records import Instance, Knowledge, SwapShares, dumps, loads
 
 TOKENS = MarginTokens((10, 11), (12, 13, 14))
 LAYER = 1
@@ -142,6 +142,7 @@ def test_the_gate_closes_where_hardly_any_prompt_stopped_complying() -> None:
     nothing = swap_shares(margins(-2.0, -2.0), model="m", layer=0)
     assert nothing.gated
     assert nothing.erased.value == 0.0
+    assert loads(SwapShares, dumps(nothing)) == nothing
 
 
 def instance(safe: str, unsafe: str) -> Instance:
