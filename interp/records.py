@@ -242,6 +242,9 @@ class DefenseScores:
     """Share of all responses that are outright refusals, in percent."""
     degenerate: Estimate
     """Share of empty or degenerate responses, in percent."""
+    other: Estimate | None = None
+    """Share of responses that neither refuse nor are unsafe, but are language: they count as defended, and a method
+    that answers off the point lives on them. In percent."""
 
 
 @dataclass(frozen=True)

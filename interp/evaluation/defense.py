@@ -14,7 +14,7 @@ NOT_MEASURED = Estimate(float("nan"), float("nan"), float("nan"), 0, "%", "not m
 
 
 def defense_scores(responses: Iterable[Response], suffix: bool, *, judge: str, seed: int = 0) -> DefenseScores:
-    """DS, the four DG, their mean, and the shares of refusals and degenerate answers, in percent.
+    """DS, the four DG, their mean, and the shares of refusals, degenerate and other answers, in percent.
 
     A single kind has a Wilson interval, the rest a bootstrap over instances. The instance is the unit both for a
     checkpoint, asked n instances, and for n edits, each asked its own; where several edits answer one instance their
@@ -46,6 +46,7 @@ def defense_scores(responses: Iterable[Response], suffix: bool, *, judge: str, s
         dg_avg=bootstrap_share(table, "instances", seed) if kinds else NOT_MEASURED,
         refusal=_share_of(chosen, lambda v: v.label == "refusal" and not v.degenerate, seed),
         degenerate=_share_of(chosen, lambda v: v.empty or v.degenerate, seed),
+        other=_share_of(chosen, lambda v: v.label == "other" and not (v.empty or v.degenerate), seed),
     )
 
 

@@ -16,7 +16,8 @@ VERDICTS = [SAFE, UNSAFE, OTHER, EMPTY, BROKEN]
 
 
 def estimates(scores: DefenseScores) -> list[Estimate]:
-    return [*scores.by_kind.values(), scores.dg_avg, scores.refusal, scores.degenerate]
+    assert scores.other is not None
+    return [*scores.by_kind.values(), scores.dg_avg, scores.refusal, scores.degenerate, scores.other]
 
 
 @given(st.lists(st.lists(st.sampled_from(VERDICTS), min_size=5, max_size=5), min_size=1, max_size=8), st.booleans())
@@ -58,6 +59,8 @@ def test_by_hand() -> None:
     assert "bootstrap 95 % over instances" in scores.dg_avg.how
     assert scores.refusal.value == 50.0
     assert scores.degenerate.value == pytest.approx(20.0)
+    assert scores.other is not None
+    assert scores.other.value == pytest.approx(10.0)  # one of instance 2's five
     assert (scores.model, scores.suffix, scores.judge) == ("m", False, "j")
 
 
