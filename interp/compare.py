@@ -41,7 +41,9 @@ def main(
     per_instance: Annotated[
         bool, typer.Option("--locate-per-instance", help="Edit each instance at its own located layer.")
     ] = False,
-    convention: Annotated[str, typer.Option(help="How layers are located: paper, paper-after-norm or reference.")] = "paper",
+    convention: Annotated[
+        str, typer.Option(help="How layers are located: paper, paper-after-norm or reference.")
+    ] = "paper",
     suffix: Annotated[str, typer.Option(help="Suffix system prompt: S1, S2, none, or a text.")] = "S1",
     dpo_from: Annotated[str, typer.Option(help="What DPO starts from: sft (the paper) or vanilla.")] = "sft",
     set_: Annotated[
@@ -54,7 +56,9 @@ def main(
         str, typer.Option(help="Texts of the toxic probe: demo, a Jigsaw CSV (comment_text, toxic), or a hub id.")
     ] = "demo",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in a batch.")] = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Prompts in a batch [default: 96 on the demo, else 8].")
+    ] = None,
     facts: Annotated[int, typer.Option(min=0, help="Knowledge questions asked of each model.")] = 60,
     benign: Annotated[int, typer.Option(min=0, help="Benign requests asked of each model, half of them wrapped.")] = 60,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 from interp.edits import WeightEdit
 from interp.errors import InputError
@@ -26,20 +25,12 @@ from interp.mechanism.weights import (
     edited_value_vectors,
     edits_change_by_layer,
 )
-from interp.methods.base import Detoxified
+from interp.methods.base import Method
 from interp.models import HookedModel
 from interp.pipeline.parts import load_activations, save_activations
 from interp.pipeline.progress import Report
 from interp.pipeline.study import Study, locate, timed
 from interp.records import ActivationShift, ComparisonRow, Instance, Response, ShiftSource, SwapShares
-
-
-class InstanceMethod(Protocol):
-    """A method that edits the model from one instance."""
-
-    def detoxify(self, model: HookedModel, data: Instance) -> Detoxified:
-        """A Detoxified that holds a WeightEdit."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -101,7 +92,7 @@ def checkpoint_row(
     return Measured(_row(study, name, method, source, inside, responses, seconds), _source(study, name, acts))
 
 
-def edits_row(study: Study, name: str, method: InstanceMethod, seconds: dict[str, float]) -> Measured:
+def edits_row(study: Study, name: str, method: Method, seconds: dict[str, float]) -> Measured:
     """One edit per instance, each asked its own prompts and its share of the general questions."""
     items = by_owner(study.items)
     responses: list[Response] = []
@@ -125,9 +116,16 @@ def edits_row(study: Study, name: str, method: InstanceMethod, seconds: dict[str
         for done, (instance, edit) in enumerate(zip(study.instances, edits(), strict=True), start=1):
             layers[_edited_layer(edit, name)] += 1
             changed |= set(edit.deltas)
-            edited = edit.beside(study.vanilla)
-            query = [instance.adversarial_prompt]
-            margins.append(swap_margins(study.vanilla, edited, query, study.layer, study.margin_tokens))
+            margins.append(
+                swap_margins(
+                    study.vanilla,
+                    edit.beside(study.vanilla),
+                    [instance.adversarial_prompt],
+                    study.layer,
+                    study.margin_tokens,
+                    identity=set(edit.deltas) <= {study.vanilla.value_name(study.layer)},
+                )
+            )
             report(done, len(study.instances))
         weights = edited_value_vectors(study.vanilla, (e.deltas for e in edits()), study.layer)
         acts = join(pieces)
@@ -152,7 +150,7 @@ def edits_row(study: Study, name: str, method: InstanceMethod, seconds: dict[str
 def _edit_part(
     study: Study,
     name: str,
-    method: InstanceMethod,
+    method: Method,
     index: int,
     instance: Instance,
     items: list[Item],
@@ -197,7 +195,7 @@ def ask(
         edited_on=edited_on,
         judge=study.judge,
         max_new_tokens=study.settings.max_new_tokens,
-        batch_size=study.settings.batch_size,
+        batch_size=study.settings.batch,
         progress=report,
     )
 

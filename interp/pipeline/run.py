@@ -55,7 +55,7 @@ def prepare(settings: Settings, stages: Stages) -> Study:
     with stages.stage("vanilla: toxic layer") as report:
         first = locate(settings, vanilla, instances, report)
         others = [c for name, c in CONVENTIONS.items() if name != settings.convention]
-        scores = (first, *(layer_distances(vanilla, instances, c, batch_size=settings.batch_size) for c in others))
+        scores = (first, *(layer_distances(vanilla, instances, c, batch_size=settings.batch) for c in others))
         layer = first.toxic_layer if settings.layer is None else settings.layer
     items = items_for(settings, benchmark, instances, suffix)
     seconds: dict[str, float] = {}
@@ -68,7 +68,7 @@ def prepare(settings: Settings, stages: Stages) -> Study:
                 name="vanilla",
                 judge=judge,
                 max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.batch_size,
+                batch_size=settings.batch,
                 progress=report,
             )
         run.save_all("parts/vanilla", responses)

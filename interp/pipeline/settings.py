@@ -46,7 +46,7 @@ class Settings:
     judge: str = "auto"
     probe_data: str = "demo"
     max_new_tokens: int = 64
-    batch_size: int = 32
+    batch_size: int | None = None
     facts: int = 60
     benign: int = 60
     dtype: str = "auto"
@@ -70,6 +70,11 @@ class Settings:
             raise InputError(f"expected at least 2 instances for an interval, got {self.instances}")
         self.specs()
         self.method_overrides()
+
+    @property
+    def batch(self) -> int:
+        """Prompts in a batch: the demo's small model is fastest with many, a large one must fit in memory."""
+        return self.batch_size or (96 if self.model == "demo" else 8)
 
     def specs(self) -> tuple[Spec, ...]:
         """The rows asked for, in order.

@@ -172,7 +172,7 @@ def locate(
 ) -> LayerScores:
     """Layer distances under the convention in use."""
     return layer_distances(
-        model, instances, CONVENTIONS[settings.convention], batch_size=settings.batch_size, progress=progress
+        model, instances, CONVENTIONS[settings.convention], batch_size=settings.batch, progress=progress
     )
 
 

@@ -1,0 +1,74 @@
+"""What a comparison leaves behind: the record, the raw generations, figures, the report, the table on the terminal.
+
+Records in, files out: nothing here loads a model, so that `figures/` can be redrawn from a committed record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from interp.errors import InputError
+from interp.pipeline.progress import Stages
+from interp.pipeline.settings import Settings
+from interp.records import Comparison, Response, dumps
+from interp.runs import Run, write_text
+
+if TYPE_CHECKING:
+    from interp.plots.gallery import Drawn
+
+
+def write(run: Run, comparison: Comparison, settings: Settings, stages: Stages) -> list[str]:
+    """Write everything into the run folder; returns what to tell the user, one line each.
+
+    The record comes last of the results and before the pictures: a run with `comparison.json` is complete.
+    """
+    parts = [response for row in comparison.rows for response in responses(run, row.name)]
+    run.save_all("generations", parts)
+    record = run.path / "comparison.json"
+    told = [f"record       {record}", f"generations  {run.path / 'generations.jsonl'}"]
+    if not record.exists():
+        write_text(record, dumps(comparison) + "\n")
+    if settings.figures:
+        from interp.plots.report import write_report
+
+        with stages.stage("figures and report"):
+            drawn, hint = draw(comparison, run.path / "figures")
+            write_report(comparison, drawn, run.path / "report.html")
+        told += [f"figures      {run.path / 'figures'}", f"report       {run.path / 'report.html'}"]
+        told += [hint] if hint else []
+    return told
+
+
+def responses(run: Run, name: str) -> list[Response]:
+    """Every response of one row, in the order of its parts."""
+    whole = run.load_all(f"parts/{name}", Response)
+    if whole:
+        return whole
+    files = sorted((run.path / "parts" / name).glob("*.jsonl"), key=lambda p: int(p.stem))
+    found = [r for file in files for r in run.load_all(f"parts/{name}/{file.stem}", Response)]
+    if not found:
+        raise InputError(f"the responses of {name} are gone from {run.path / 'parts'}; delete the folder and run again")
+    return found
+
+
+def draw(comparison: Comparison, folder: Path) -> tuple[Sequence[Drawn], str]:
+    """Draw every figure of a comparison into a folder (PNG, SVG, canonical JSON, captions).
+
+    Returns:
+        The figures with their captions, and one line for the user where PNG and SVG could not be made, else "".
+    """
+    from interp.plots.gallery import draw, save_gallery
+
+    drawn = draw(comparison)
+    return drawn, save_gallery(drawn, folder, planted=comparison.planted).note
+
+
+def show(comparison: Comparison, run: Run, told: list[str]) -> None:
+    """Print the table, the conclusions in words and where everything is, on standard output."""
+    from interp.plots.table import print_comparison
+
+    print_comparison(comparison)
+    print(f"\nrun          {run.path}")
+    print("\n".join(told))
