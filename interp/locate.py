@@ -100,8 +100,8 @@ def layer_distances(
     The numbers do not depend on `batch_size`, but for float rounding.
 
     Args:
-        batch_size: sequences per forward pass; an instance has two. Left-padded matrices run pair by pair, since more
-            padding would change them.
+        batch_size: sequences per forward pass; an instance has two. Padded matrices run pair by pair whatever it is,
+            since their padding is part of the number.
         max_prompt: longest prompt in tokens (the paper's 1,000); a longer one is cut from the left, and told.
         max_answer: longest response in tokens (the paper's 600); a longer one is cut from the right, and told.
         progress: called with (instances done, instances in all) after each batch.
@@ -121,7 +121,7 @@ def layer_distances(
     pairs = [_encode(model, instance, convention, max_prompt, max_answer) for instance in instances]
     values = np.zeros((len(pairs), model.n_layers))
     order = sorted(range(len(pairs)), key=lambda i: pairs[i].width)
-    step = 1 if convention.padding == "left" else max(1, batch_size // 2)
+    step = 1 if convention.over == "matrix" else max(1, batch_size // 2)
     for start in range(0, len(order), step):
         batch = order[start : start + step]
         values[batch] = _distances(model, [pairs[i] for i in batch], convention).cpu().numpy()

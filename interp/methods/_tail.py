@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
 from interp.methods._losses import Supervised
-from interp.models import HookedModel, Tokens
+from interp.models import HookedModel
 from interp.prefix import ValueState, _replaced, logits_from_value, value_state
 
 Weights = Mapping[str, Float[Tensor, "..."]]
@@ -70,7 +70,12 @@ def _from_value(model: HookedModel, layer: int, sequence: Supervised) -> Callabl
 def _of_last_layer(model: HookedModel, sequences: Sequence[Supervised]) -> Logits:
     """Above the last attention nothing looks at another position: all supervised ones go through as one row."""
     layer = model.n_layers - 1
-    states = [_last_state(model, sequence) for sequence in sequences]
+    states = [
+        value_state(model, model.pad([s.inputs], side="right"), layer).at(
+            torch.tensor([s.positions], device=model.device)
+        )
+        for s in sequences
+    ]
     lengths = [len(sequence.positions) for sequence in sequences]
     row = ValueState(
         model.pad([[i for s in states for i in s.tokens.row(0)]], side="right"),
@@ -83,16 +88,6 @@ def _of_last_layer(model: HookedModel, sequences: Sequence[Supervised]) -> Logit
             return list(logits_from_value(model, row)[0].float().split(lengths))
 
     return run
-
-
-def _last_state(model: HookedModel, sequence: Supervised) -> ValueState:
-    """What lies below the last W_V at the supervised positions; the MLP in front of it runs only there."""
-    layer, mlp = model.n_layers - 1, model.mlp(model.n_layers - 1)
-    positions, forward = list(sequence.positions), mlp.forward
-    with _replaced(mlp, lambda x: forward(x[:, positions])):
-        state = value_state(model, model.pad([sequence.inputs], side="right"), layer)
-    ids, mask = state.tokens.input_ids[:, positions], state.tokens.attention_mask[:, positions]
-    return ValueState(Tokens(ids, mask), layer, state.resid[:, positions], state.attn_out[:, positions], state.h_down)
 
 
 @contextmanager

@@ -189,6 +189,8 @@ class Dinm:
         constraint measured, on the model as the edits before have left it. The last one yielded holds the whole.
         Raises as `detoxify`.
         """
+        if not instances:
+            raise InputError("DINM needs at least one instance, got none")
         done: Detoxified | None = None
         layers: list[int] = []
         for instance in instances:
