@@ -101,7 +101,7 @@ def load_tokenizer(where: Path | str, local: bool = True) -> Any:
     """The tokenizer beside a checkpoint. Raises InputError where there is none."""
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(where, local_files_only=local)
+            return AutoTokenizer.from_pretrained(where, local_files_only=local, trust_remote_code=False)
     except Exception as error:
         raise InputError(f"{where} has no usable tokenizer: {_first_line(error)}") from error
 
@@ -116,11 +116,16 @@ def _find(source: str, folder: Path) -> tuple[Path | str, bool, set[str]]:
 def _load_hf(where: Path | str, dtype: Any, device: torch.device, device_map: Any, local: bool) -> PreTrainedModel:
     try:
         with quiet():
-            config = AutoConfig.from_pretrained(where, local_files_only=local)
+            config = AutoConfig.from_pretrained(where, local_files_only=local, trust_remote_code=False)
             if getattr(config, "is_encoder_decoder", False):
                 raise InputError(f"{where} is an encoder-decoder model ({config.model_type}); expected a decoder")
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                where, dtype=dtype or "auto", device_map=device_map, local_files_only=local, output_loading_info=True
+                where,
+                dtype=dtype or "auto",
+                device_map=device_map,
+                local_files_only=local,
+                trust_remote_code=False,  # False, not unset: transformers would ask on the terminal
+                output_loading_info=True,
             )
             hf, info = loaded
     except InputError:

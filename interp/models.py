@@ -148,7 +148,7 @@ class HookedModel:
 
     def __init__(
         self,
-        hf: PreTrainedModel,
+        hf: PreTrainedModel | Any,
         tokenizer: Any,
         name: str = "model",
         source: str = "",
@@ -167,8 +167,18 @@ class HookedModel:
             check: look for weights that are not finite.
 
         Raises:
-            InputError: unsupported architecture, no padding and no EOS token, NaN or infinite weights.
+            InputError: no transformers model, an unsupported architecture, quantized, NaN or infinite weights, or a
+                tokenizer without padding and EOS.
         """
+        if not isinstance(hf, PreTrainedModel):
+            raise InputError(
+                f"expected a transformers model, got {type(hf).__name__}: a HookedTransformer is only for capture "
+                "(which takes it as it is), a PEFT model must be merged first (merge_and_unload)"
+            )
+        if getattr(hf, "is_quantized", False):
+            raise InputError(
+                f"the weights of {name} are quantized and cannot be edited; open it in bfloat16 or float32"
+            )
         said = chat_template or getattr(hf.config, "interp_chat_template", None) or "none"
         if said not in ("auto", "none"):
             raise InputError(f'expected chat_template "auto" or "none", got {said!r}')
@@ -219,7 +229,7 @@ class HookedModel:
 
     @classmethod
     def from_hf(
-        cls, hf: PreTrainedModel, tokenizer: Any, name: str = "model", chat_template: ChatTemplate | None = None
+        cls, hf: PreTrainedModel | Any, tokenizer: Any, name: str = "model", chat_template: ChatTemplate | None = None
     ) -> HookedModel:
         """Wrap a model that is already in memory (it is frozen and put in eval mode, not copied)."""
         return cls(hf, tokenizer, name, name, chat_template)

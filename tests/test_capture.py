@@ -187,6 +187,8 @@ def test_no_inputs_and_foreign_objects_are_told(llama):
         capture(llama, [])
     with pytest.raises(InputError, match="expected a HookedModel or a HookedTransformer, got Linear"):
         capture(nn.Linear(2, 2), ["a"])
+    with pytest.raises(InputError, match="expected a HookedModel, got a TransformerBridge: wrap the HF model"):
+        capture(llama.bridge, ["a"])
 
 
 class FakeHookedTransformer:

@@ -595,6 +595,24 @@ def test_architectures_without_a_known_layout_are_refused(make_tokenizer):
         HookedModel.from_hf(hf, make_tokenizer())
 
 
+def test_objects_that_are_no_plain_model_are_told_what_to_do(llama, make_hf, make_tokenizer):
+    with pytest.raises(InputError, match=r"expected a transformers model, got TransformerBridge: .*only for capture"):
+        HookedModel.from_hf(llama.bridge, make_tokenizer())
+    hf = make_hf("llama")
+    hf.is_quantized = True
+    with pytest.raises(InputError, match="are quantized and cannot be edited"):
+        HookedModel.from_hf(hf, make_tokenizer())
+
+
+def test_code_from_a_checkpoint_is_neither_run_nor_asked_about(saved, capsys):
+    (saved / "evil.py").write_text("print('ran')\nfrom transformers import LlamaConfig as C, LlamaForCausalLM as M\n")
+    edit_json(
+        saved / "config.json", model_type="evil", auto_map={"AutoConfig": "evil.C", "AutoModelForCausalLM": "evil.M"}
+    )
+    bad(saved, "cannot open .*trust_remote_code|cannot open .*custom code")
+    assert "ran" not in capsys.readouterr().out
+
+
 def test_other_bad_arguments_are_told(llama, make_hf, make_tokenizer):
     with pytest.raises(InputError, match='expected chat_template "auto" or "none", got \'maybe\''):
         hf = make_hf("llama")
