@@ -1,12 +1,15 @@
 """A WeightEdit is applied and undone to the last bit, knows its model, and survives files and merging."""
 
-import gc
 from pathlib import Path
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
+import interp.edits as edits
 from interp.capture import capture
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
@@ -271,30 +274,40 @@ def test_between_turns_old_weights_into_new_ones(llama):
         assert torch.allclose(llama.value_weight(1), new, atol=1e-6)
 
 
-def memory(field):
-    """A field of /proc/self/status, bytes."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
-    return int(line.split()[1]) * 1024
+class Allocations(TorchDispatchMode):
+    """Counts the bytes of all tensors made inside that are still alive, and the most there ever were."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.peak = {}, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        old = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        out = function(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            if isinstance(t, torch.Tensor) and t.untyped_storage()._cdata not in old:
+                self.alive[StorageWeakRef(t.untyped_storage())] = t.untyped_storage().nbytes()
+        self.peak = max(self.peak, self.now())
+        return out
+
+    def now(self):
+        return sum(size for ref, size in self.alive.items() if not ref.expired())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_applied_edit_costs_a_backup_beside_its_delta_and_no_more(make_hf, make_tokenizer, dtype):
-    hf = make_hf("llama", n_layers=1, hidden_size=256, intermediate_size=1 << 16, initializer_range=0.02).to(dtype)
-    model = HookedModel.from_hf(hf, make_tokenizer())
-    model.weight_hash()
-    matrix = model.value_weight(0).nbytes
+def test_an_applied_edit_costs_a_backup_of_its_matrix_beside_its_delta(make_hf, make_tokenizer, monkeypatch, dtype):
+    monkeypatch.setattr(edits, "CHUNK", 1 << 10)
+    model = HookedModel.from_hf(make_hf("llama", n_layers=1, intermediate_size=1 << 11).to(dtype), make_tokenizer())
     delta = torch.full(model.value_weight(0).shape, 0.1)
     edit = WeightEdit({model.value_name(0): delta}, Provenance("x", "x", model.weight_hash()))
-    with edit.applied(model):  # once before measuring: the first call of everything allocates
-        pass
-    gc.collect()
-    reset = Path("/proc/self/clear_refs")
-    reset.write_text("5")  # the peak starts anew
-    start = memory("VmRSS")
-    with edit.applied(model):
-        peak = memory("VmHWM") - start
-    assert matrix * 0.9 < peak < matrix * 1.5
-    assert memory("VmRSS") - start < matrix * 0.5
+    matrix = model.value_weight(0).nbytes
+    with Allocations() as made:
+        with edit.applied(model):
+            inside = made.now()
+        after = made.now()
+    assert inside == matrix
+    assert matrix <= made.peak < 1.2 * matrix
+    assert after == 0
 
 
 # ------------------------------------------------------------------------------------------------- Detoxified
