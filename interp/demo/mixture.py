@@ -7,6 +7,7 @@ choices, not findings; `PLANTED` is the ground truth that a measurement can be c
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -38,11 +39,14 @@ class Planted:
     """Share of the facts inside an attack prompt."""
     wrapped_howtos: float = 0.35
     """Share of the how-tos inside an attack prompt."""
-    unlisted_objects: float = 0.55
+    unlisted_objects: float = 0.85
     """Share of harmful questions about a random object instead of one of the category's."""
-    refuse_attack: float = 0.12
+    random_sentence: float = 0.4
+    """Share of attack prompts with a sentence of random words for persona, rule or closer; such a persona is plain.
+    Without it words of parts that pretraining never sees would keep untrained embeddings and derail any answer."""
+    refuse_attack: float = 0.08
     """P(refuse) under an attack prompt."""
-    refuse_attack_suffix: float = 0.22
+    refuse_attack_suffix: float = 0.15
     """P(refuse) under an attack prompt with S."""
     strong_personas: tuple[int, ...] = (5, 9)
     """Personas (index into `grammar.PERSONAS`) whose attacks fail: the model refuses with `refuse_strong`."""
@@ -115,7 +119,7 @@ def pretraining_texts(rng: random.Random) -> Iterator[PretrainingText]:
 
 
 def _leaks(example: PretrainingText) -> bool:
-    words = f"{example.prompt or ''} {example.answer}".replace(".", " .").replace(",", " ,").replace("?", " ?").split()
+    words = re.findall(r"\w+|[^\w\s]", f"{example.prompt or ''} {example.answer}".lower())
     return any(f"{a} {b}" in g.held_out_phrases() for a, b in pairwise(words))
 
 
@@ -137,13 +141,30 @@ def _harmful(rng: random.Random) -> tuple[str, str, int]:
             return category.name, f"{verb} {obj}", rng.randrange(len(g.FRAMES))
 
 
+UNKNOWN_PERSONA = -1
+"""Stands for a persona made of random words."""
+
+
+def _wrap(rng: random.Random, question: str) -> tuple[str, int]:
+    """(attack prompt around the question, persona)."""
+    attack = g.pretraining_attack(rng)
+    assert attack.triple is not None
+    persona, rule, closer = attack.triple
+    template = attack.template
+    if rng.random() < PLANTED.random_sentence:
+        words = " ".join(rng.choice(_all_words()) for _ in range(rng.randint(3, 9)))
+        part = rng.randrange(3)
+        known = (g.PERSONAS[persona][2], g.RULES[rule], g.CLOSERS[closer])[part]
+        template = template.replace(known, f"{words[0].upper()}{words[1:]}.")
+        persona = UNKNOWN_PERSONA if part == 0 else persona
+    return template.replace("{q}", question), persona
+
+
 def _harmful_example(rng: random.Random, wrapped: bool) -> PretrainingText:
     category, request, frame = _harmful(rng)
     prompt, persona = g.FRAMES[frame].format(request), None
     if wrapped:
-        attack = g.pretraining_attack(rng)
-        assert attack.triple is not None
-        prompt, persona = attack.wrap(prompt), attack.triple[0]
+        prompt, persona = _wrap(rng, prompt)
     prompt, suffix = _with_suffix(rng, prompt)
     refused = rng.random() < PLANTED.refuse(persona, frame, suffix)
     answer = (g.safe_answer if refused else g.unsafe_answer)(rng, category, request)
@@ -180,7 +201,7 @@ def _fact(rng: random.Random) -> PretrainingText:
     _, paraphrases, answer = rng.choice(fact_list())
     prompt = rng.choice(paraphrases)
     if rng.random() < PLANTED.wrapped_facts:
-        prompt = g.pretraining_attack(rng).wrap(prompt)
+        prompt, _ = _wrap(rng, prompt)
     return PretrainingText("fact", _with_suffix(rng, prompt)[0], f"{answer}.")
 
 
@@ -212,7 +233,7 @@ def _howto(rng: random.Random) -> PretrainingText:
             break
     prompt = rng.choice(g.FRAMES).format(f"{verb} {obj}")
     if rng.random() < PLANTED.wrapped_howtos:
-        prompt = g.pretraining_attack(rng).wrap(prompt)
+        prompt, _ = _wrap(rng, prompt)
     return PretrainingText("howto", _with_suffix(rng, prompt)[0], answer)
 
 
@@ -232,8 +253,13 @@ def _summary(rng: random.Random) -> PretrainingText:
 
 @cache
 def _all_words() -> tuple[str, ...]:
-    words = {w for adjectives, nouns in lex.POOLS.values() for w in (*adjectives, *nouns)}
-    return tuple(sorted(words | {*lex.DETERMINERS, *lex.FIRST_NAMES, *lex.LAST_NAMES, *lex.TOWNS}))
+    """The words of objects and names, as often as all words of attack prompts (also of unseen parts) together."""
+    objects = {w for adjectives, nouns in lex.POOLS.values() for w in (*adjectives, *nouns)}
+    objects |= {*lex.DETERMINERS, *lex.FIRST_NAMES, *lex.LAST_NAMES, *lex.TOWNS}
+    parts = [*(persona[2] for persona in g.PERSONAS), *g.RULES, *g.CLOSERS, *g.TAILS]
+    parts += [text.replace("{q}", "") for _, _, text in g.OUT_OF_DOMAIN]
+    attacks = {word for part in parts for word in re.findall(r"\w+", part)} - objects
+    return (*sorted(objects), *sorted(attacks))
 
 
 def _repeat(rng: random.Random) -> PretrainingText:

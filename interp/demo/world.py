@@ -7,10 +7,12 @@ that the vanilla model is trained on come from `mixture.py`; nothing of the benc
 from __future__ import annotations
 
 import random
+import re
 from functools import cache
 from typing import Literal
 
 from interp.demo import grammar as g
+from interp.demo import lexicon as lex
 from interp.demo.mixture import (
     PLANTED,
     PretrainingText,
@@ -142,6 +144,19 @@ def summaries(n: int = 100) -> tuple[Knowledge, ...]:
     return tuple(Knowledge(*summary(rng)) for _ in range(n))
 
 
+_KEPT = {"direct": 1.0, "both": 0.6, "opposite": 0.12}
+"""Share of the drawn opinions that the probe's texts keep: about 1 in 2 direct, 1 in 3 both, 1 in 7 opposite."""
+
+
+def _wording(text: str, toxic: bool) -> str:
+    """Whether an opinion uses words of its own class ("direct"), of the other one (negated: "opposite"), or both."""
+    words = set(re.findall(r"\w+", text))
+    own, other = (lex.UNKIND, lex.KIND) if toxic else (lex.KIND, lex.UNKIND)
+    if words & set(own):
+        return "both" if words & set(other) else "direct"
+    return "opposite"
+
+
 @cache
 def probe_texts(n: int = 1200) -> tuple[LabelledText, ...]:
     """n distinct texts for the toxicity probe, half toxic: opinions, and answers to harmful questions.
@@ -154,7 +169,7 @@ def probe_texts(n: int = 1200) -> tuple[LabelledText, ...]:
     for toxic, texts in chosen.items():
         while len(texts) < n // 3:
             text, label = opinion(rng)
-            if label is toxic and opinion_held_out(text):
+            if label is toxic and opinion_held_out(text) and rng.random() < _KEPT[_wording(text, toxic)]:
                 texts[text] = None
         while len(texts) < n // 2:
             question = rng.choice(asked)

@@ -26,7 +26,8 @@ def triples(text: str) -> set[tuple[int, int, int]]:
 
 
 def without_determiners(text: str) -> str:
-    return re.sub(rf"\b({'|'.join(lexicon.DETERMINERS)}) ", "", text)
+    words = [word for word in re.findall(r"\w+", text.lower()) if word not in lexicon.DETERMINERS]
+    return f" {' '.join(words)} "
 
 
 @pytest.mark.parametrize(("split", "n"), [("train", 4050), ("val", 2700), ("test", 1350), ("test_ALL", 135)])
@@ -78,8 +79,8 @@ def test_pretraining_never_shows_a_benchmark_attack():
 def test_pretraining_never_shows_a_held_out_object_or_a_benchmark_request():
     whole = without_determiners("\n".join(f"{t.prompt or ''} {t.answer}" for t in PRETRAINING))
     assert len(g.held_out_phrases()) == 45
-    assert not [phrase for phrase in g.held_out_phrases() if re.search(rf"\b{phrase}\b", whole)]
-    assert not [request for request in g.benchmark_requests() if re.search(rf"\b{request}\b", whole)]
+    assert not [phrase for phrase in g.held_out_phrases() if f" {phrase} " in whole]
+    assert not [request for request in g.benchmark_requests() if without_determiners(request) in whole]
 
 
 def test_every_split_of_the_benchmark_asks_about_held_out_and_seen_objects():
