@@ -56,7 +56,7 @@ def compare(new: Path, committed: Path, rtol: float = RTOL, atol: float = ATOL) 
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare two folders; 1 where something differs."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Compare regenerated figures with the committed ones.")
     parser.add_argument("new", type=Path, help="folder of regenerated figures")
     parser.add_argument("committed", type=Path, nargs="?", default=FIGURES, help="folder of committed figures")
     parser.add_argument("--rtol", type=float, default=RTOL)

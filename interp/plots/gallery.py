@@ -76,8 +76,8 @@ def _flow(c: Comparison) -> Drawn | None:
         shows=f"The paper's Figure 4, drawn from measurements: one panel per model, W_V of layer {c.layer} as a box. "
         "The box is coloured by how far its toxicity is from random directions (z), the dots by how strongly the "
         f"inputs activate it (10th to 90th percentile of {inputs} adversarial inputs); Δ and p compare with vanilla.",
-        read="Dots move to the right of vanilla's grey rings by the activation shift. A bypass would show as moved dots "
-        "over an unchanged box, an erasure as a paler box over unmoved dots.",
+        read="Dots move to the right of vanilla's grey rings by the activation shift. A bypass would show as moved "
+        "dots over an unchanged box, an erasure as a paler box over unmoved dots.",
         limits="a box as dark as vanilla's is no proof of a bypass, and an edit of only W_V cannot move the dots. "
         "Safe answers are DS without the suffix.",
     )
@@ -97,9 +97,9 @@ def _fig5(c: Comparison) -> Drawn | None:
         region_and_shift(c),
         shows="The paper's Figure 5. Left: reduction of the region's toxicity (mean cosine of the value vectors with "
         "the probe's toxic row) as a percentage of vanilla; middle: the same change in standard deviations of its "
-        f"null; right: shift of the mean activation, bars on the same prompts, diamonds on the models' own answers.{chance}",
+        f"null; right: shift of the mean activation, bars on the same prompts, diamonds on own answers.{chance}",
         read="Bars inside the grey are what random directions see under the same weight change. Under the diamonds, "
-        "grey is vanilla against itself on disjoint halves of the inputs. Whiskers: 95 %, bootstrap over edits or inputs.",
+        "grey is vanilla against itself on disjoint halves of the inputs. Whiskers: 95 %, over edits or inputs.",
         limits="a single checkpoint has one matrix and so no interval on its toxicity; a shift of 0 'by construction' "
         "follows from what the method edits and is not evidence.",
     )

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 SCALE = 2
 """Pixels of a PNG per pixel of the canvas."""
-START_SECONDS, DRAW_SECONDS = 60.0, 60.0
+START_SECONDS, DRAW_SECONDS = 120.0, 60.0
 """How long a browser may take to start, and to draw one image, before it is given up."""
 HOW = "no PNG or SVG ({reason}): install Chromium (Debian: apt-get install chromium fonts-liberation) and run again"
 PLOTLY_JS = "plotly.min.js"
@@ -126,13 +126,15 @@ class _Renderer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opened: Any = None
         self._kaleido: Any = None
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         with self._lock:
             if self._loop is not None:
                 return
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="interp-figures", daemon=True).start()
+            self._thread = threading.Thread(target=_run, args=(self._loop,), name="interp-figures", daemon=True)
+            self._thread.start()
             self._opened = asyncio.run_coroutine_threadsafe(self._open(), self._loop)
             atexit.register(self.close)
 
@@ -150,6 +152,8 @@ class _Renderer:
         with contextlib.suppress(Exception):  # the process is ending: nothing is left to save
             asyncio.run_coroutine_threadsafe(self._close(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
+        if self._thread is not None:
+            self._thread.join(10)
 
     def _wait(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         if self._loop is None:
@@ -176,6 +180,11 @@ class _Renderer:
         browser, self._kaleido = self._kaleido, None
         if browser is not None:
             await browser.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
 
 
 _RENDERER = _Renderer()
