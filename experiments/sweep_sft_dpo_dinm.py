@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 OUT = Path(__file__).parent / "results" / "sweep_sft_dpo_dinm.json"
 
-SFT_GRID = tuple((lr, steps) for lr in (3e-5, 1e-4, 3e-4) for steps in (15, 25, 40))
+SFT_GRID = tuple((lr, steps) for lr in (5e-5, 1e-4, 3e-4) for steps in (15, 25))
 SFT_BATCH = 16
-DPO_GRID = tuple((lr, steps) for lr in (2e-5, 5e-5, 1e-4) for steps in (20, 40))
+DPO_GRID = tuple((lr, steps) for lr in (2e-5, 5e-5, 1e-4) for steps in (15, 30))
 DPO_BATCH = 8
 """Pairs a step: a DPO step costs four times an SFT step of the same size."""
 DINM_GRID = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
@@ -179,7 +179,7 @@ def main(
         with tempfile.TemporaryDirectory() as folder:
             found = sweep(opened, benchmark, folder)
         record = {
-            "model": model,
+            "model": opened.name,
             "weight_hash": opened.weight_hash(),
             "data": "demo, train and val splits, benign how-tos of val",
             "planted": True,

@@ -126,6 +126,11 @@ class Dinm:
                 raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
     @classmethod
+    def demo(cls) -> Dinm:
+        """The paper's settings with the learning rate that `experiments/sweep_sft_dpo_dinm.py` chose on val."""
+        return cls(lr=1e-3)
+
+    @classmethod
     def reference(cls, padding: Literal["right", "left"] = "right", **changes: Any) -> Dinm:
         """What the authors' released code computes, for comparison with published numbers.
 

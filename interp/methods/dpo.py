@@ -36,7 +36,7 @@ class Dpo(Training):
     @classmethod
     def demo(cls) -> Dpo:
         """The settings for the demo, on its SFT model, that `experiments/sweep_sft_dpo_dinm.py` chose on val."""
-        return cls(lr=5e-5, steps=20, batch_size=8)
+        return cls(lr=2e-5, steps=15, batch_size=8)
 
     def detoxify(
         self, model: HookedModel, instances: Sequence[Instance], progress: Progress | None = None

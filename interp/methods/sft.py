@@ -36,7 +36,7 @@ class Sft(Training):
     @classmethod
     def demo(cls) -> Sft:
         """The settings for the demo that `experiments/sweep_sft_dpo_dinm.py` chose on val."""
-        return cls(lr=1e-4, steps=25, batch_size=16)
+        return cls(lr=5e-5, steps=25, batch_size=16)
 
     def detoxify(
         self,

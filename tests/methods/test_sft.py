@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import random
@@ -22,6 +23,8 @@ import interp.methods as methods_package
 from interp.errors import InputError
 from interp.methods._trl import Lora, _random_state
 from interp.methods.base import SUFFIX_S1
+from interp.methods.dinm import Dinm
+from interp.methods.dpo import Dpo
 from interp.methods.sft import Sft
 from interp.models import HookedModel
 from interp.records import CATEGORIES, Instance, Knowledge, Question, from_dict, to_dict
@@ -258,6 +261,8 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from interp.methods import _trl
+from interp.methods.dinm import Dinm
+from interp.methods.dpo import Dpo
 from interp.methods.sft import Sft
 from interp.models import HookedModel
 from interp.records import Instance, from_dict
@@ -368,6 +373,18 @@ def test_a_cache_that_cannot_be_written_is_told_in_one_line(
         FAST.detoxify(tiny, INSTANCES)
 
 
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(
+    tiny: HookedModel, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("interp.methods._trl.write_json", full)
+    with pytest.raises(InputError, match=r"cannot write .*sft-.*: No space left on device"):
+        FAST.detoxify(tiny, INSTANCES)
+    assert checkpoints(cache) == []
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
@@ -382,6 +399,12 @@ def test_a_cache_that_cannot_be_written_is_told_in_one_line(
 def test_a_senseless_setting_is_refused(field: str, value: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         replace(FAST, **{field: value})
+
+
+def test_the_demo_settings_are_those_the_sweep_chose_on_val() -> None:
+    record = json.loads((Path(__file__).parents[2] / "experiments" / "results" / "sweep_sft_dpo_dinm.json").read_text())
+    for method, preset in (("sft", Sft.demo()), ("dpo", Dpo.demo()), ("dinm", Dinm.demo())):
+        assert {name: getattr(preset, name) for name in record["chosen"][method]} == record["chosen"][method]
 
 
 def test_importing_a_method_imports_no_training_library() -> None:
