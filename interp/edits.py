@@ -57,7 +57,7 @@ class WeightEdit:
         for name, delta in self.deltas.items():
             if delta.dtype != torch.float32:
                 raise InputError(f"expected a float32 delta for {name}, got {delta.dtype}")
-            if not bool(torch.isfinite(delta).all()):
+            if not all(bool(torch.isfinite(part).all()) for part in delta.reshape(-1).split(CHUNK)):
                 raise InputError(f"the edit ({self.provenance.method}) of {name} is not finite; it diverged")
 
     @classmethod
@@ -189,7 +189,8 @@ def _file(path: str | Path) -> Path:
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
-    return math.hypot(*(float(torch.linalg.vector_norm(t, dtype=torch.float64)) for t in tensors))
+    parts = (part for tensor in tensors for part in tensor.reshape(-1).split(CHUNK))
+    return math.sqrt(math.fsum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts))
 
 
 def _add(parameter: nn.Parameter, delta: Tensor) -> None:
