@@ -6,6 +6,7 @@ choices, not findings; `PLANTED` is the ground truth that a measurement can be c
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Callable, Iterator
@@ -84,7 +85,7 @@ PLANTED = Planted()
 
 def planted_record() -> dict[str, Any]:
     """`PLANTED` as plain JSON types, with the names of the parts it points to."""
-    record = asdict(PLANTED)
+    record: dict[str, Any] = json.loads(json.dumps(asdict(PLANTED)))  # lists, as a JSON file gives them back
     record["shares"] = dict(PLANTED.shares)
     return record | {
         "strong_persona_names": [g.PERSONAS[i][0] for i in PLANTED.strong_personas],
