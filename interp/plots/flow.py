@@ -74,7 +74,10 @@ def toxic_flow(comparison: Comparison) -> go.Figure:
         fig, width, height, margin={"l": 8, "r": 8, "t": 8, "b": 82}, showlegend=False,
         coloraxis={
             "colorscale": FLOW_SCALE, "cmin": reach[0], "cmax": reach[1],
-            "colorbar": _bar("Activation: mean |h_down|, last prompt token", 0.25, HEIGHT * rows),
+            "colorbar": {
+                **_bar("Activation: mean |h_down|, last prompt token", 0.25, HEIGHT * rows),
+                **_ticks(*reach),
+            },
         },
     )  # fmt: skip
 
@@ -186,6 +189,12 @@ def _bar(title: str, x: float, height: float) -> dict[str, Any]:
         "thickness": 10, "title": {"text": title, "side": "top", "font": {"size": SMALL}}, "tickfont": {"size": SMALL},
         "nticks": 4,
     }  # fmt: skip
+
+
+def _ticks(low: float, high: float) -> dict[str, Any]:
+    """Both ends and the middle: a narrow range would otherwise get a single tick."""
+    values = [low, (low + high) / 2, high]
+    return {"tickmode": "array", "tickvals": values, "ticktext": [number(v) for v in values]}
 
 
 def _scales(fig: go.Figure, z_max: float, rows: int) -> None:

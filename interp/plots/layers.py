@@ -208,7 +208,7 @@ def _histogram(counts: Mapping[str, Mapping[int, int]], depth: int) -> go.Figure
             yanchor="bottom", yshift=4, font={"size": 12}, row=i, col=1,
         )  # fmt: skip
     fig.update_xaxes(range=[-0.6, depth - 0.4], dtick=_step(depth))
-    fig.update_yaxes(range=[0, 1.2 * max(n, 1)], nticks=4, rangemode="tozero")
+    fig.update_yaxes(range=[0, 1.2 * max(n, 1)], nticks=4, dtick=1 if n <= 4 else None)
     fig.update_xaxes(title={"text": "Located layer (0-based)"}, row=panels, col=1)
     fig.update_yaxes(title={"text": "Instances"}, row=(panels + 1) // 2, col=1)
     return finish(fig, 560, 130 + 115 * panels if panels > 1 else 300, bargap=0.3, margin={"t": 36})

@@ -111,7 +111,8 @@ def swap_shares(comparison: Comparison) -> go.Figure:
     reach = [100 * e for row in rows if row.swap and not row.swap.gated for e in _ends(row.swap)]
     fig.update_xaxes(range=[min([-10, *(x - 8 for x in reach)]), max([110, *(x + 8 for x in reach)])])
     labels = [
-        safe(short(label(row.name))) + (muted("<br>by algebra") if row.swap and row.swap.identity else "")
+        safe(short(label(row.name)))
+        + (muted("<br>by algebra") if row.swap and row.swap.identity and not row.swap.gated else "")
         for row in rows
     ]
     row_axis(fig, labels)

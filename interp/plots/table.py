@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -29,8 +30,6 @@ from interp.plots.text import (
 )
 from interp.records import PROMPT_KINDS, Comparison, ComparisonRow, Estimate, RegionToxicity
 
-WIDE = 140
-"""Terminals below this many columns get intervals without decimals."""
 PLANTED = (
     "Demo: the vanilla model's behaviour is planted by its training data. Its numbers are design choices, not findings."
 )
@@ -99,22 +98,14 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
-    """Print tables, the conclusions in words, and the notes."""
+    """Print tables, the conclusions in words, and the notes; intervals lose their decimals where the room is short."""
     console = Console() if console is None else console
-    for table in tables(comparison, compact=console.width < WIDE):
-        drawn = RichTable(
-            title=table.title,
-            title_justify="left",
-            title_style="bold",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1),
-            pad_edge=False,
-        )
-        for i, column in enumerate(table.columns):
-            drawn.add_column(Text(column), justify="left" if i == 0 else "right", overflow="fold")
-        for i, row in enumerate(table.rows):
-            drawn.add_row(*(Text(cell) for cell in row), end_section=i in table.breaks)
-        console.print(drawn)
+    drawn = [_rich(table) for table in tables(comparison)]
+    roomy = console.options.update_width(1000)  # a measurement never exceeds the width it is given
+    if any(Measurement.get(console, roomy, table).maximum > console.width for table in drawn):
+        drawn = [_rich(table) for table in tables(comparison, compact=True)]
+    for table in drawn:
+        console.print(table)
     for row in comparison.rows:
         if row.conclusion.verdict == "reference":
             continue
@@ -124,6 +115,17 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     console.print()
     for line in notes(comparison):
         console.print(Text(line, style="bold" if line == PLANTED else "dim"))
+
+
+def _rich(table: Table) -> RichTable:
+    drawn = RichTable(
+        title=table.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False
+    )
+    for i, column in enumerate(table.columns):
+        drawn.add_column(Text(column), justify="left" if i == 0 else "right", overflow="fold")
+    for i, row in enumerate(table.rows):
+        drawn.add_row(*(Text(cell) for cell in row), end_section=i in table.breaks)
+    return drawn
 
 
 def markdown(comparison: Comparison) -> str:
