@@ -17,6 +17,8 @@ from interp.errors import InputError
 # Two busy-waiting thread pools on few cores slow each other down 8x; must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+INTERRUPTED = 130
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 METHODS_HELP = (
@@ -72,8 +74,8 @@ def main(
 ) -> None:
     """Compare detoxified models: was the toxicity erased from the toxic region, or bypassed?
 
-    Without options: the embedded demo world and model. SFT and DPO are trained (and cached), DINM edits once per test instance.
-    A killed run continues where it stopped when the same command is given again. Exit code 2 means bad input.
+    Without options: the embedded demo world and model. SFT and DPO are trained (and cached), DINM edits once per test
+    instance. A killed run continues where it stopped when the same command is given again. Exit code 2 means bad input.
     """
     from interp.pipeline import Settings, compare
 
@@ -114,8 +116,7 @@ def run(arguments: list[str] | None = None) -> int:
         print(f"interp.compare: {error}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        print("interp.compare: interrupted; the same command continues where it stopped", file=sys.stderr)
-        return 130
+        result = INTERRUPTED
     except typer.Exit as done:
         return done.exit_code
     except Exception as error:
@@ -123,6 +124,8 @@ def run(arguments: list[str] | None = None) -> int:
             print(f"interp.compare: {' '.join(error.format_message().split())} (see --help)", file=sys.stderr)
             return 2
         raise
+    if result == INTERRUPTED:  # typer may have caught it first
+        print("interp.compare: interrupted; the same command continues where it stopped", file=sys.stderr)
     return result if isinstance(result, int) else 0
 
 

@@ -185,9 +185,6 @@ def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
             object.__setattr__(module, "forward", before)
 
 
-_replaced = replaced
-
-
 def _with_hidden(
     resid: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:

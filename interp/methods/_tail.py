@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from interp.methods._losses import Supervised
 from interp.models import HookedModel
-from interp.prefix import ValueState, _replaced, logits_from_value, value_state
+from interp.prefix import ValueState, logits_from_value, replaced, value_state
 
 Weights = Mapping[str, Float[Tensor, "..."]]
 """Float32 tensors in the place of the parameters of the module that holds W_V: "weight", and "bias" where edited."""
@@ -61,7 +61,7 @@ def _from_value(model: HookedModel, layer: int, sequence: Supervised) -> Callabl
         return torch.zeros_like(x).index_copy(1, positions[0], mlp(x[:, positions[0]]))
 
     def run() -> Float[Tensor, "position vocab"]:
-        with _replaced(last, on_positions):
+        with replaced(last, on_positions):
             return logits_from_value(model, state, positions)[0]
 
     return run
@@ -100,5 +100,5 @@ def _using(model: HookedModel, layer: int, weights: Weights) -> Iterator[None]:
         weight = weights["weight"].to(h.dtype)
         return linear(h, weight.T if isinstance(module, Conv1D) else weight, None if bias is None else bias.to(h.dtype))
 
-    with _replaced(module, product):
+    with replaced(module, product):
         yield

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from interp.plots.gallery import Drawn
 
 
+PIPE_WIDTH = 140
+"""Columns of the table where it does not go to a terminal (a log, a file)."""
+
+
 def write(run: Run, comparison: Comparison, settings: Settings, stages: Stages) -> list[str]:
     """Write everything into the run folder; returns what to tell the user, one line each.
 
@@ -67,8 +71,11 @@ def draw(comparison: Comparison, folder: Path) -> tuple[Sequence[Drawn], str]:
 
 def show(comparison: Comparison, run: Run, told: list[str]) -> None:
     """Print the table, the conclusions in words and where everything is, on standard output."""
+    from rich.console import Console
+
     from interp.plots.table import print_comparison
 
-    print_comparison(comparison)
+    console = Console()
+    print_comparison(comparison, console if console.is_terminal else Console(width=PIPE_WIDTH))
     print(f"\nrun          {run.path}")
     print("\n".join(told))
