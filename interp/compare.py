@@ -120,10 +120,11 @@ def run(arguments: list[str] | None = None) -> int:
     except typer.Exit as done:
         return done.exit_code
     except Exception as error:
-        if hasattr(error, "format_message"):  # a usage error of the command line
-            print(f"interp.compare: {' '.join(error.format_message().split())} (see --help)", file=sys.stderr)
-            return 2
-        raise
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        print(f"interp.compare: {' '.join(message().split())} (see --help)", file=sys.stderr)  # a usage error
+        return 2
     if result == INTERRUPTED:  # typer may have caught it first
         print("interp.compare: interrupted; the same command continues where it stopped", file=sys.stderr)
     return result if isinstance(result, int) else 0

@@ -51,7 +51,7 @@ def refusal_lens(
         raise InputError("the logit lens needs at least one instance, got none")
     prompts = [model.format_prompt(i.prompt(kind), suffix) for i in instances]
     acts = capture(model, prompts, ("resid_post",), pool="last", batch_size=batch_size)
-    head = model.hf.get_output_embeddings()
+    head = model.unembedding
     columns = []
     for layer in range(model.n_layers):
         resid = acts["resid_post", layer].to(head.weight)
