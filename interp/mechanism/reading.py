@@ -72,26 +72,26 @@ def _verdict(
     if falls and shift is not None and shift.rate.value == 0.0:
         return (
             "erased",
-            "Erased, as far as weights tell: the region is less toxic and nothing in front of it moved.",
+            "As far as weights tell: the region is less toxic and nothing in front of it moved.",
         )
     if swap is not None and swap.gated:
-        return "undecided", "Undecided: too few prompts stopped complying to ask where the change was made."
+        return "undecided", "Too few prompts stopped complying to ask where the change was made."
     if shift is not None and shift.identity:
-        why = "nothing in front of the region was changed, so that shift and swaps are identities, and its toxicity"
-        return "undecided", f"Undecided: {why} does not show that it was erased rather than overruled."
-    return "undecided", "Undecided: a region that moved need not be why the behaviour changed."
+        why = "Nothing in front of the region was changed, so that shift and swaps are identities, and its toxicity"
+        return "undecided", f"{why} does not show that it was erased rather than overruled."
+    return "undecided", "A region that moved need not be why the behaviour changed."
 
 
 def _causal(swap: SwapShares) -> tuple[Reading, str]:
     where = f"of layer {swap.layer}"
     if swap.erased.low > SHARE:
-        return "erased", f"Erased: the change of behaviour was made in W_V {where} itself."
+        return "erased", f"The change of behaviour was made in W_V {where} itself."
     if swap.bypassed.low > SHARE:
-        return "bypassed", f"Bypassed: the change of behaviour was made in what flows into W_V {where}, not in W_V."
+        return "bypassed", f"The change of behaviour was made in what flows into W_V {where}, not in W_V."
     if swap.erased.high < 1 - SHARE:
         biggest = max(_parts(swap), key=lambda part: part[0].value)[1]
-        return "undecided", f"Undecided, but not erased in W_V {where}: most of the change passes through {biggest}."
-    return "undecided", f"Undecided: W_V {where} carries a part of the change, and other routes the rest."
+        return "undecided", f"Not erased in W_V {where}: most of the change passes through {biggest}."
+    return "undecided", f"W_V {where} carries a part of the change, and other routes the rest."
 
 
 def _parts(swap: SwapShares) -> tuple[tuple[Estimate, str], ...]:

@@ -63,8 +63,8 @@ def test_the_reason_comes_first_and_names_the_layer() -> None:
     def first(found: SwapShares) -> str:
         return conclude([toxicity(p=0.5)], shift(), found).evidence.split(". ")[0]
 
-    assert first(swap(erased=0.95)) == "Erased: the change of behaviour was made in W_V of layer 4 itself"
-    assert first(swap(bypassed=0.95)).startswith("Bypassed: the change of behaviour was made in what flows into W_V")
+    assert first(swap(erased=0.95)) == "The change of behaviour was made in W_V of layer 4 itself"
+    assert first(swap(bypassed=0.95)).startswith("The change of behaviour was made in what flows into W_V")
     assert first(swap(erased=0.03, parallel=0.65)).endswith("most of the change passes through routes around it")
     assert "carries a part of the change" in first(swap(erased=0.5, bypassed=0.5))
     assert "too few prompts stopped complying" in first(swap(gated=True))
