@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
 from interp.methods._losses import Supervised
-from interp.models import HookedModel
-from interp.prefix import ValueState, logits_from_value, replaced, value_state
+from interp.models import HookedModel, Tokens
+from interp.prefix import ValueState, from_layer, logits_from_value, prefix_residual, replaced, value_state
 
 Weights = Mapping[str, Float[Tensor, "..."]]
 """Float32 tensors in the place of the parameters of the module that holds W_V: "weight", and "bias" where edited."""
@@ -69,25 +70,45 @@ def _from_value(model: HookedModel, layer: int, sequence: Supervised) -> Callabl
 
 def _of_last_layer(model: HookedModel, sequences: Sequence[Supervised]) -> Logits:
     """Above the last attention nothing looks at another position: all supervised ones go through as one row."""
-    layer = model.n_layers - 1
-    states = [
-        value_state(model, model.pad([s.inputs], side="right"), layer).at(
-            torch.tensor([s.positions], device=model.device)
-        )
-        for s in sequences
-    ]
+    states = [_last_state(model, sequence) for sequence in sequences]
     lengths = [len(sequence.positions) for sequence in sequences]
     row = ValueState(
-        model.pad([[i for s in states for i in s.tokens.row(0)]], side="right"),
-        layer,
-        *(torch.cat([getattr(s, part) for s in states], dim=1) for part in ("resid", "attn_out", "h_down")),
+        model.pad([[i for state in states for i in state.tokens.row(0)]], side="right"),
+        model.n_layers - 1,
+        *(torch.cat([getattr(state, part) for state in states], dim=1) for part in ("resid", "attn_out", "h_down")),
     )
 
     def run(weights: Weights) -> list[Float[Tensor, "position vocab"]]:
-        with _using(model, layer, weights):
+        with _using(model, row.layer, weights):
             return list(logits_from_value(model, row)[0].float().split(lengths))
 
     return run
+
+
+@torch.no_grad()
+def _last_state(model: HookedModel, sequence: Supervised) -> ValueState:
+    """`value_state` of the last layer at the supervised positions, with the MLP in front of W_V run only there."""
+    layer, positions = model.n_layers - 1, list(sequence.positions)
+    tokens = model.pad([sequence.inputs], side="right")
+    mlp, resid, seen = model.mlp(layer), prefix_residual(model, tokens, layer), {}
+
+    def attended(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        seen["attn_out"] = (output[0] if isinstance(output, tuple) else output)[:, positions]
+
+    def entered(x: Float[Tensor, "1 seq d_model"]) -> Float[Tensor, "1 seq d_model"]:
+        seen["mlp_in"] = x[:, positions]
+        return torch.zeros_like(x)
+
+    handle = model.attention(layer).register_forward_hook(attended)
+    try:
+        with from_layer(model, layer, resid), replaced(mlp, entered):
+            model.hf.base_model(input_ids=tokens.input_ids, use_cache=False)
+    finally:
+        handle.remove()
+    with replaced(model.value_module(layer), lambda h: h):
+        h_down = mlp(seen["mlp_in"])
+    kept = Tokens(tokens.input_ids[:, positions], tokens.attention_mask[:, positions])
+    return ValueState(kept, layer, resid[:, positions], seen["attn_out"], h_down)
 
 
 @contextmanager
