@@ -80,8 +80,8 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
     if any(row.swap is not None for row in rows):
         lines.append(
             "swap: share of the change of the refusal margin (prompts without S) that comes back when vanilla's part "
-            "is put in. 'identity': algebra, since only W_V was changed. 'too small': less than 25 points of compliance "
-            "lost."
+            "is put in. 'identity': algebra, since only W_V was changed. 'too small': less than 25 points of compliance"
+            " lost."
         )
     if any(row.defense for row in rows):
         lines.append(
