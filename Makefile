@@ -22,7 +22,7 @@ figures: .venv/.installed browser
 notebooks: .venv/.installed
 	$(PY) experiments/notebooks.py
 
-# torch first and pinned: its CPU build then satisfies every other package.
+# torch first and pinned, so that no other package chooses one. On Linux PyPI's build brings CUDA packages along.
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "interp needs Python 3.11 or newer; set PYTHON=python3.x")'
 	$(PYTHON) -m venv .venv

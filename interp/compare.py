@@ -36,7 +36,7 @@ def main(
     ] = "demo",
     out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/<model>-<methods>-<hash>].")] = None,
     instances: Annotated[int, typer.Option(min=2, help="Test instances, spread over categories and attacks.")] = 27,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
     layer: Annotated[
         int | None, typer.Option(help="Toxic layer, 0-based [default: the one located most often on vanilla].")
     ] = None,

@@ -171,7 +171,8 @@ class Run:
         file = self.path / f"{name}.jsonl"
         if not file.exists():
             return []
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): a text may hold U+2028, at which that would break a line of JSON.
+        lines = file.read_text(encoding="utf-8").split("\n")
         try:
             return [from_dict(kind, json.loads(line)) for line in lines if line.strip()]
         except (json.JSONDecodeError, InputError) as error:

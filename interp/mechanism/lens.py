@@ -54,7 +54,7 @@ def refusal_lens(
     head = model.unembedding
     columns = []
     for layer in range(model.n_layers):
-        resid = acts["resid_post", layer].to(head.weight)
+        resid = acts["resid_post", layer].to(next(head.parameters()))
         columns.append(tokens.margin(head(model.final_norm(resid))).double().cpu().numpy())
     return LayerScores(
         model=model.name,

@@ -50,7 +50,9 @@ def responses(run: Run, name: str) -> list[Response]:
     whole = run.load_all(f"parts/{name}", Response)
     if whole:
         return whole
-    files = sorted((run.path / "parts" / name).glob("*.jsonl"), key=lambda p: int(p.stem))
+    # Hidden files are what a killed write left behind.
+    parts = [p for p in (run.path / "parts" / name).glob("*.jsonl") if not p.name.startswith(".")]
+    files = sorted(parts, key=lambda p: int(p.stem))
     found = [r for file in files for r in run.load_all(f"parts/{name}/{file.stem}", Response)]
     if not found:
         raise InputError(f"the responses of {name} are gone from {run.path / 'parts'}; delete the folder and run again")

@@ -70,7 +70,7 @@ def checkpoint_row(
     Raises:
         InputError: it does not have vanilla's shape or vocabulary.
     """
-    check_same_shape(study.vanilla, model, name)
+    check_comparable(study.vanilla, model, name, study.queries)
     responses = study.run.load_all(f"parts/{name}", Response)
     if not responses:
         with timed(seconds, "evaluate"), study.stages.stage(f"{name}: answers") as report:
@@ -141,10 +141,13 @@ def edits_row(study: Study, name: str, method: Method, seconds: dict[str, float]
         study.warnings.append(f"{name}: {elsewhere} edits are at another layer than the region's ({study.layer})")
     source = f"{len(study.instances)} edits, one per instance"
     row = _row(study, name, "dinm", source, inside, responses, seconds)
-    if not study.settings.keep_edits:
-        for instance in study.instances:
-            _edit_file(study, name, instance).unlink(missing_ok=True)
     return Measured(row, _source(study, name, acts))
+
+
+def drop_edits(study: Study, name: str) -> None:
+    """Delete the edits of a finished row."""
+    for instance in study.instances:
+        _edit_file(study, name, instance).unlink(missing_ok=True)
 
 
 def _edit_part(
@@ -218,8 +221,8 @@ def own_answers(responses: Iterable[Response], instances: Iterable[Instance]) ->
     return [texts[i.id] for i in instances]
 
 
-def check_same_shape(vanilla: HookedModel, model: HookedModel, name: str) -> None:
-    """Raise InputError where a model cannot be compared with vanilla matrix by matrix."""
+def check_comparable(vanilla: HookedModel, model: HookedModel, name: str, queries: Iterable[str]) -> None:
+    """Raise InputError where a model cannot be compared with vanilla matrix by matrix, on the same tokens."""
 
     def shape(m: HookedModel) -> dict[str, int]:
         return {"layers": m.n_layers, "d_model": m.d_model, "d_mlp": m.d_mlp, "vocabulary": m.vocab_size}
@@ -228,6 +231,12 @@ def check_same_shape(vanilla: HookedModel, model: HookedModel, name: str) -> Non
     if ours != theirs:
         differ = ", ".join(f"{k} {theirs[k]} instead of {ours[k]}" for k in ours if ours[k] != theirs[k])
         raise InputError(f"{name} does not have the shape of the vanilla model {vanilla.name}: {differ}")
+    for query in queries:
+        if vanilla.token_ids(vanilla.format_prompt(query)) != model.token_ids(model.format_prompt(query)):
+            raise InputError(
+                f"{name} turns the same prompt into other tokens than the vanilla model: expected its tokenizer and "
+                "chat template (see --chat-template)"
+            )
 
 
 # ------------------------------------------------------------------------------------------------- small parts

@@ -19,21 +19,22 @@ from interp.pipeline.progress import Stages
 from interp.pipeline.settings import Settings, Spec, with_overrides
 from interp.pipeline.study import (
     CONVENTIONS,
-    SUFFIXES,
     Study,
     is_demo,
     items_for,
     judge_for,
     locate,
     open_data,
+    open_given,
     open_model,
     open_run,
+    probe_warning,
     region_of,
+    suffix_text,
     timed,
     train_toxic_probes,
 )
 from interp.records import Comparison, ComparisonRow, Response, ShiftSource
-from interp.runs import git_commit, versions
 from interp.safeedit import Benchmark
 
 
@@ -45,10 +46,15 @@ def prepare(settings: Settings, stages: Stages) -> Study:
         vanilla = open_model(settings, settings.model, "vanilla")
         if settings.layer is not None:
             vanilla.check_layer(settings.layer)
-        suffix = SUFFIXES.get(settings.suffix, settings.suffix)
+        suffix = suffix_text(settings)
+        for spec in settings.specs():
+            if spec.source is not None:  # opened here only to refuse it before anything is computed
+                given = open_given(settings, spec.source, spec.name)
+                rows.check_comparable(vanilla, given, spec.name, [i.adversarial_prompt for i in instances])
+                del given
         run = open_run(settings, vanilla, instances)
     with stages.stage("judge"):
-        judge = judge_for(settings, benchmark)
+        judge = judge_for(settings, benchmark, vanilla)
     with stages.stage("toxic probe"):
         probes = train_toxic_probes(settings, vanilla)
         probes[0].probe.save(run.path / "probe.safetensors")
@@ -92,7 +98,7 @@ def prepare(settings: Settings, stages: Stages) -> Study:
         base=base,
         region=region,
         margin_tokens=MarginTokens.of(vanilla, (benchmark.train or instances)[:200]),
-        warnings=list(vanilla.warnings),
+        warnings=[*vanilla.warnings, *probe_warning(settings)],
     )
     if not run.has("row-vanilla"):
         run.save("row-vanilla", rows.vanilla_row(study, seconds))
@@ -107,6 +113,8 @@ def measure_all(study: Study) -> Comparison:
         measured = measure(study, spec)
         study.run.save(f"source-{spec.name}", measured.source)
         study.run.save(f"row-{spec.name}", measured.row)
+        if spec.name == "dinm" and spec.source is None and not study.settings.keep_edits:
+            rows.drop_edits(study, spec.name)
     names = [s.name for s in study.settings.specs()]
     settings = study.settings
     return Comparison(
@@ -121,8 +129,8 @@ def measure_all(study: Study) -> Comparison:
         n_instances=len(study.instances),
         seed=settings.seed,
         config=study.run.config,
-        versions=versions(),
-        commit=git_commit(),
+        versions=study.run.config["versions"],
+        commit=study.run.config["commit"],
         planted=is_demo(settings) and study.benchmark.planted,
         warnings=tuple(dict.fromkeys(study.warnings)),
     )
@@ -133,7 +141,7 @@ def measure(study: Study, spec: Spec) -> rows.Measured:
     seconds: dict[str, float] = {}
     settings = study.settings
     if spec.source is not None:
-        model = open_model(settings, spec.source, spec.name, base=settings.model)
+        model = open_given(settings, spec.source, spec.name)
         return rows.checkpoint_row(study, spec.name, "given", spec.source, model, seconds)
     if spec.name == "dinm":
         return rows.edits_row(study, "dinm", method_config(study, "dinm"), seconds)
@@ -154,7 +162,7 @@ def trained(study: Study, name: str, seconds: dict[str, float]) -> Detoxified:
             return config.detoxify(study.vanilla, train, progress=report)
     given = next((s for s in study.settings.specs() if s.name == "sft" and s.source), None)
     if given is not None:
-        base = open_model(study.settings, str(given.source), "sft", base=study.settings.model)
+        base = open_given(study.settings, str(given.source), "sft")
         with timed(seconds, "train"), study.stages.stage("dpo: training") as report:
             return config.detoxify(base, train, progress=report)
     sft = trained(study, "sft", {})
@@ -168,8 +176,7 @@ def trained(study: Study, name: str, seconds: dict[str, float]) -> Detoxified:
 
 def method_config(study: Study, name: str) -> Any:
     """A method's configuration: the paper's, on the demo the one chosen on its val split, with `--set` on top."""
-    kinds = {"sft": Sft, "dpo": Dpo, "dinm": Dinm}
-    config = kinds[name].demo() if is_demo(study.settings) else kinds[name]()
+    config = base_config(study.settings, name)
     if name == "dinm":
         config = with_overrides(config, {"suffix": study.suffix})
         # One region for all edits, so that their numbers are about the same matrix (the released code reuses the first
@@ -179,8 +186,20 @@ def method_config(study: Study, name: str) -> Any:
     return with_overrides(config, study.settings.method_overrides().get(name, {}))
 
 
+def base_config(settings: Settings, name: str) -> Any:
+    """A method's configuration before `--set`."""
+    kinds = {"sft": Sft, "dpo": Dpo, "dinm": Dinm}
+    return kinds[name].demo() if is_demo(settings) else kinds[name]()
+
+
 def check_methods(settings: Settings, benchmark: Benchmark) -> None:
-    """Refuse what must fail later: training without a train split."""
+    """Refuse what must fail later: training without a train split, a wrong `--set`."""
+    runs = {s.name for s in settings.specs() if s.source is None}
+    runs |= {"sft"} if "dpo" in runs and settings.dpo_from == "sft" else set()
+    for name, changes in settings.method_overrides().items():
+        if name not in runs:
+            raise InputError(f"--set {name}.{next(iter(changes))}: {name} is not run in this comparison")
+        with_overrides(base_config(settings, name), changes)
     trains = [s.name for s in settings.specs() if s.source is None and s.name in ("sft", "dpo")]
     if trains and not benchmark.train:
         raise InputError(

@@ -149,7 +149,7 @@ def _parse(text: str, current: Any, where: str) -> Any:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    if current is None or value is None:
+    if current is None:
         return value
     if isinstance(current, bool) or isinstance(value, bool):
         fits = isinstance(current, bool) and isinstance(value, bool)

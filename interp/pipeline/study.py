@@ -117,6 +117,36 @@ def open_model(settings: Settings, source: str, name: str, base: str | None = No
     )
 
 
+def open_given(settings: Settings, source: str, name: str) -> HookedModel:
+    """A model made elsewhere; an adapter or a state dict in a local file is put onto `--model`."""
+    path = Path(source)
+    needs_base = path.is_file() or (path / "adapter_config.json").is_file()
+    return open_model(settings, source, name, base=settings.model if needs_base else None)
+
+
+def suffix_text(settings: Settings) -> str:
+    """The suffix system prompt: S1, S2 or none by name (in any case), else the text itself.
+
+    Raises:
+        InputError: a single word that is none of the names, which is hardly a prompt.
+    """
+    names = {name.lower(): text for name, text in SUFFIXES.items()}
+    if settings.suffix.lower() in names:
+        return names[settings.suffix.lower()]
+    if len(settings.suffix.split()) < 2:
+        raise InputError(f"--suffix: expected {', '.join(SUFFIXES)} or a text, got {settings.suffix!r}")
+    return settings.suffix
+
+
+def probe_warning(settings: Settings) -> list[str]:
+    """One line where the toxic direction of a real model would rest on the demo's texts."""
+    if is_demo(settings) or settings.probe_data != "demo":
+        return []
+    return [
+        "the toxic probe was trained on the demo's texts, which are templates; give --probe-data (e.g. a Jigsaw CSV)"
+    ]
+
+
 def open_run(settings: Settings, vanilla: HookedModel, instances: tuple[Instance, ...]) -> Run:
     """The run folder of exactly this comparison: models, data, settings, versions and commit.
 
@@ -151,12 +181,12 @@ def source_stamp(source: str) -> str:
     return digest([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]) if files else source
 
 
-def judge_for(settings: Settings, benchmark: Benchmark) -> Judge:
+def judge_for(settings: Settings, benchmark: Benchmark, vanilla: HookedModel) -> Judge:
     """The safety judge: "auto" is the demo's for the demo data, else the SafeEdit classifier."""
     name = settings.judge
     if name == "auto":
         name = "demo" if benchmark.planted else "safeedit"
-    return load_judge(name, benchmark)
+    return load_judge(name, benchmark, device=str(vanilla.device))
 
 
 def train_toxic_probes(settings: Settings, vanilla: HookedModel) -> tuple[TrainedProbe, ...]:
