@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from interp.errors import InputError
-from interp.records import Estimate, Verdict
+from interp.records import Estimate, Response, Verdict
 from interp.runs import Run, atomic_path, fingerprint, read_json, write_text
 from interp.stats import exact
 
@@ -68,6 +68,14 @@ def test_json_lines_round_trip(tmp_path: Path) -> None:
     run.save_all("verdicts", verdicts)
     assert run.load_all("verdicts", Verdict) == verdicts
     assert run.load_all("nothing", Verdict) == []
+
+
+def test_a_text_with_unicode_line_ends_survives_json_lines(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", {})
+    text = "one\u2028two\u2029three\x85four"
+    response = Response("vanilla", 1, "DS", False, text, text, 4, True)
+    run.save_all("responses", [response])
+    assert run.load_all("responses", Response) == [response]
 
 
 def test_reading_says_what_is_wrong(tmp_path: Path) -> None:

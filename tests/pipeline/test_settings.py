@@ -66,6 +66,7 @@ def test_overrides_change_exactly_the_named_fields() -> None:
         ({"steps": "true"}, "expected a int"),
         ({"convention": "paper"}, "cannot be set from the command line"),
         ({"lr": "-1"}, "lr must be positive"),
+        ({"lr": "null"}, "expected a float, got 'null'"),
     ],
 )
 def test_wrong_overrides_are_named(changes: dict[str, str], said: str) -> None:
