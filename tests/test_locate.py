@@ -105,7 +105,8 @@ def test_the_papers_distance_is_the_l2_norm_between_the_mean_states_of_the_respo
 
 def test_identical_responses_lie_at_distance_zero(tiny_model):
     one = instance("The cat?", "I am sorry.", "I am sorry.")
-    assert not layer_distances(tiny_model, one).values.any()
+    # Rounding only: the two equal rows may be reduced in another order, by thread.
+    assert layer_distances(tiny_model, one).values.max() < 1e-4
 
 
 def test_the_paper_reads_the_responses_in_the_light_of_the_query(llama):

@@ -67,7 +67,7 @@ def test_the_reason_comes_first_and_names_the_layer() -> None:
     assert first(swap(bypassed=0.95)).startswith("The change of behaviour was made in what flows into W_V")
     assert first(swap(erased=0.03, parallel=0.65)).endswith("most of the change passes through routes around it")
     assert "carries a part of the change" in first(swap(erased=0.5, bypassed=0.5))
-    assert "too few prompts stopped complying" in first(swap(gated=True))
+    assert "Too few prompts stopped complying" in first(swap(gated=True))
     identity = conclude([toxicity(p=0.5)], shift(0.0, identity=True), swap(erased=1.0, width=0.0, identity=True))
     assert "does not show that it was erased rather than overruled" in identity.evidence
 
