@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from interp.errors import InputError
@@ -147,7 +148,9 @@ def measure(study: Study, spec: Spec) -> rows.Measured:
         return rows.edits_row(study, "dinm", method_config(study, "dinm"), seconds)
     detoxified = trained(study, spec.name, seconds)
     with detoxified.applied(study.vanilla) as model:
-        return rows.checkpoint_row(study, spec.name, spec.name, str(detoxified.checkpoint), model, seconds)
+        # The folder's name is the hash of model, data and config; its place in the cache is this machine's business.
+        source = f"trained, {Path(str(detoxified.checkpoint)).name}"
+        return rows.checkpoint_row(study, spec.name, spec.name, source, model, seconds)
 
 
 def trained(study: Study, name: str, seconds: dict[str, float]) -> Detoxified:
