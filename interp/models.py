@@ -86,9 +86,9 @@ class PromptTemplate:
     mode: Literal["plain", "chat"]
     tokenizer: Any
 
-    def prompt(self, query: str, suffix: str = "") -> str:
-        """The prompt text: `query suffix` as it is, or as one user turn of the tokenizer's chat template."""
-        content = f"{query} {suffix}" if suffix else query
+    def prompt(self, query: str, suffix: str = "", prefix: str = "") -> str:
+        """The prompt text: `prefix query suffix` as it is, or as one user turn of the tokenizer's chat template."""
+        content = " ".join(part for part in (prefix, query, suffix) if part)
         if self.mode == "plain":
             return content
         turns = [{"role": "user", "content": content}]
@@ -382,9 +382,9 @@ class HookedModel:
         chat = self.chat_template == "auto" and bool(getattr(self.tokenizer, "chat_template", None))
         return PromptTemplate("chat" if chat else "plain", self.tokenizer)
 
-    def format_prompt(self, query: str, suffix: str = "") -> str:
-        """The prompt for a query, with the suffix system prompt S after it where one is given (never by itself)."""
-        return self.template.prompt(query, suffix)
+    def format_prompt(self, query: str, suffix: str = "", prefix: str = "") -> str:
+        """The prompt for a query, between the system prompts of a method where they are given (never by itself)."""
+        return self.template.prompt(query, suffix, prefix)
 
     def format_answer(self, query: str, answer: str, suffix: str = "") -> str:
         """The text that follows `format_prompt(query, suffix)` when the model answers `answer`; no EOS."""

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,6 +44,15 @@ def git_commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return out.stdout.strip() if out.returncode == 0 else ""
+
+
+@cache
+def source_hash() -> str:
+    """16 hex digits over the source that results come from: this package without what only draws them."""
+    root = Path(__file__).parent
+    files = sorted(p for p in root.rglob("*.py") if p.relative_to(root).parts[0] != "plots")
+    parts = [f"{p.relative_to(root).as_posix()}\0{p.read_text(encoding='utf-8')}" for p in files]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

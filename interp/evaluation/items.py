@@ -33,6 +33,8 @@ class Item:
     """The instance's id; for the general kinds the index into `Benchmark.facts` or `Benchmark.benign`."""
     owner: int
     """The id of the instance whose edit answers it, where every instance has its own edit."""
+    prefix: str = ""
+    """A system prompt in front of the query (Self-Reminder has one), "" for none."""
 
 
 def plan(
@@ -40,6 +42,7 @@ def plan(
     benchmark: Benchmark,
     suffix: str = "",
     *,
+    prefix: str = "",
     n_facts: int = 60,
     n_benign: int = 60,
     kinds: Sequence[PromptKind] = PROMPT_KINDS,
@@ -52,7 +55,8 @@ def plan(
     state. An instance without generalisation inputs gets DS and onlyQ alone.
 
     Args:
-        suffix: the text S; with "" there is no state with S.
+        suffix: the text S; without suffix and prefix there is no state with S.
+        prefix: the text before the query in the state with S.
         n_facts: knowledge questions, as many as there are at most.
         n_benign: benign requests, half bare and half wrapped, as many as there are at most.
         states: which suffix states to ask in.
@@ -81,12 +85,13 @@ def plan(
     }
     for turn, item in enumerate(general):
         asked[owners[turn % len(owners)]].append(item)
-    suffixes = [s for on, s in ((False, ""), (True, suffix)) if on in states and (s or not on)]
+    prompts = {False: ("", ""), True: (suffix, prefix)}
+    around = [prompts[on] for on in (False, True) if on in states and (any(prompts[on]) or not on)]
     return [
-        Item(kind, query, s, ref, owner)
+        Item(kind, query, after, ref, owner, before)
         for owner, queries in asked.items()
         for kind, query, ref in queries
-        for s in suffixes
+        for after, before in around
     ]
 
 

@@ -17,8 +17,8 @@ class Answering(Protocol):
 
     name: str
 
-    def format_prompt(self, query: str, suffix: str = "") -> str:
-        """The prompt for a query, with S after it where one is given."""
+    def format_prompt(self, query: str, suffix: str = "", prefix: str = "") -> str:
+        """The prompt for a query, between the system prompts where they are given."""
         ...
 
     def generate(
@@ -55,7 +55,7 @@ def respond(
     Raises:
         InputError: as `HookedModel.generate`.
     """
-    prompts = [model.format_prompt(item.query, item.suffix) for item in items]
+    prompts = [model.format_prompt(item.query, item.suffix, item.prefix) for item in items]
     distinct = list(dict.fromkeys(prompts))
     if not distinct:
         return []
@@ -71,7 +71,7 @@ def respond(
             model=name or model.name,
             instance_id=item.ref,
             kind=item.kind,
-            suffix=bool(item.suffix),
+            suffix=bool(item.suffix or item.prefix),
             prompt=prompt,
             text=answers[prompt].text,
             n_tokens=answers[prompt].n_tokens,

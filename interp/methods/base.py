@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from interp.edits import WeightEdit
 from interp.errors import InputError
@@ -23,6 +23,10 @@ SUFFIX_S2 = (
 DEFAULT_SUFFIX = SUFFIX_S1
 
 
+Needs = Literal["nothing", "one instance", "the train split"]
+"""What `detoxify` is given as data. A method that needs no data ignores it."""
+
+
 @dataclass(frozen=True)
 class Detoxified:
     """What a method made of a model: an edit on it, a checkpoint, or only a prompt (neither)."""
@@ -33,6 +37,8 @@ class Detoxified:
     """Folder of a whole model."""
     suffix: str = ""
     """The suffix system prompt this method wants after every query; whoever generates decides whether to add it."""
+    prefix: str = ""
+    """The system prompt it wants before every query, likewise."""
     layer: int | None = None
     """The edited layer, 0-based."""
     log: dict[str, Any] = field(default_factory=dict)
@@ -76,6 +82,7 @@ class Method(Protocol):
     """A detoxification method: a frozen config that turns a model and data into a Detoxified."""
 
     name: ClassVar[str]
+    needs: ClassVar[Needs]
 
     def detoxify(self, model: HookedModel, data: Any) -> Detoxified:
         """Detoxify `model` (which is left as it was) with an instance or a list of instances."""

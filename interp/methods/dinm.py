@@ -21,7 +21,7 @@ from interp.locate import PAPER, REFERENCE_LEFT, REFERENCE_RIGHT, Convention, la
 from interp.methods._losses import ConstraintOn, Format, constraint_sequence, edit_sequence
 from interp.methods._tail import logits_of
 from interp.methods._training import Direction, Objective, Recipe, train
-from interp.methods.base import SUFFIX_S1, Detoxified
+from interp.methods.base import SUFFIX_S1, Detoxified, Needs
 from interp.models import HookedModel
 from interp.records import Instance
 
@@ -34,6 +34,7 @@ class Dinm:
     """Configuration of DINM. The defaults are the paper's; `Dinm.reference()` holds the released code's."""
 
     name: ClassVar[str] = "dinm"
+    needs: ClassVar[Needs] = "one instance"
 
     # ------------------------------------------------------------------------------------- training
     steps: int = 10

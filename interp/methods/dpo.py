@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from interp.errors import InputError
 from interp.methods._trl import Progress, TrainerParts, Training, check, pick, train
-from interp.methods.base import Detoxified
+from interp.methods.base import Detoxified, Needs
 from interp.models import HookedModel
 from interp.records import Instance
 
@@ -22,6 +22,7 @@ class Dpo(Training):
     """Configuration of DPO. `Dpo.demo()` holds the values chosen on the demo's val split."""
 
     name: ClassVar[str] = "dpo"
+    needs: ClassVar[Needs] = "the train split"
 
     lr: float = 1e-6
     """Peak learning rate (TRL's default for DPO; the paper gives none)."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from interp.errors import InputError
 from interp.methods._trl import Progress, TrainerParts, Training, check, pick, train
-from interp.methods.base import Detoxified
+from interp.methods.base import Detoxified, Needs
 from interp.models import HookedModel
 from interp.records import BenignRequest, Instance, Knowledge, Question
 
@@ -21,6 +21,7 @@ class Sft(Training):
     """Configuration of SFT. `Sft.demo()` holds the values chosen on the demo's val split."""
 
     name: ClassVar[str] = "sft"
+    needs: ClassVar[Needs] = "the train split"
 
     lr: float = 2e-5
     """Peak learning rate (TRL's default for SFT; the paper gives none)."""

@@ -36,6 +36,7 @@ from interp.pipeline.study import (
     train_toxic_probes,
 )
 from interp.records import Comparison, ComparisonRow, Response, ShiftSource
+from interp.runs import git_commit
 from interp.safeedit import Benchmark
 
 
@@ -131,7 +132,7 @@ def measure_all(study: Study) -> Comparison:
         seed=settings.seed,
         config=study.run.config,
         versions=study.run.config["versions"],
-        commit=study.run.config["commit"],
+        commit=git_commit(),
         planted=is_demo(settings) and study.benchmark.planted,
         warnings=tuple(dict.fromkeys(study.warnings)),
     )

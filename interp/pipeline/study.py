@@ -28,7 +28,7 @@ from interp.models import HookedModel
 from interp.pipeline.progress import Stages
 from interp.pipeline.settings import Settings
 from interp.records import Instance, LayerScores
-from interp.runs import Run, fingerprint, git_commit, versions
+from interp.runs import Run, fingerprint, source_hash, versions
 from interp.safeedit import Benchmark
 
 CONVENTIONS: dict[str, Convention] = {
@@ -148,7 +148,7 @@ def probe_warning(settings: Settings) -> list[str]:
 
 
 def open_run(settings: Settings, vanilla: HookedModel, instances: tuple[Instance, ...]) -> Run:
-    """The run folder of exactly this comparison: models, data, settings, versions and commit.
+    """The run folder of exactly this comparison: models, data, settings, versions and source code.
 
     Raises:
         InputError: as `Run`.
@@ -159,7 +159,7 @@ def open_run(settings: Settings, vanilla: HookedModel, instances: tuple[Instance
         "data": digest([i.__dict__ for i in instances]),
         "sources": {s.name: source_stamp(s.source) for s in settings.specs() if s.source},
         "versions": versions(),
-        "commit": git_commit(),
+        "source": source_hash(),
     }
     if settings.out is not None:
         return Run(settings.out, config)
