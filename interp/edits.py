@@ -76,11 +76,11 @@ class WeightEdit:
         Raises:
             InputError: the edit was made on other weights (unless `force`), or does not fit this model's shapes.
         """
-        targets = self._targets(model, force)
+        targets = self.targets(model, force)
         kept = {name: parameter.detach().clone() for name, parameter in targets.items()}
         try:
             for name, parameter in targets.items():
-                _add(parameter, self.deltas[name])
+                add_delta(parameter, self.deltas[name])
             model.weights_touched(targets)
             yield model
         finally:
@@ -93,7 +93,7 @@ class WeightEdit:
 
         Vanilla and edited live side by side for the price of the edited matrices. Raises as `applied`.
         """
-        targets = self._targets(model, force)
+        targets = self.targets(model, force)
         own = {id(p) for p in targets.values()}
         shared: dict[int, Any] = {id(t): t for t in [*model.hf.parameters(), *model.hf.buffers()] if id(t) not in own}
         hf = copy.deepcopy(model.hf, shared)
@@ -106,7 +106,7 @@ class WeightEdit:
             check=False,
         )
         for name, delta in self.deltas.items():
-            _add(hf.get_parameter(name), delta)
+            add_delta(hf.get_parameter(name), delta)
         return edited
 
     def merge(self, model: HookedModel, folder: str | Path, force: bool = False) -> Path:
@@ -115,7 +115,8 @@ class WeightEdit:
             model.save(folder)
         return Path(folder)
 
-    def _targets(self, model: HookedModel | Any, force: bool) -> dict[str, nn.Parameter]:
+    def targets(self, model: HookedModel | Any, force: bool = False) -> dict[str, nn.Parameter]:
+        """The parameters of `model` that the edit changes, by name. Raises as `applied`."""
         if not isinstance(model, HookedModel):
             raise InputError(f"expected a HookedModel to edit, got {type(model).__name__}; see HookedModel.from_hf")
         parameters = dict(model.hf.named_parameters())
@@ -193,8 +194,11 @@ def _norm(tensors: Iterable[Tensor]) -> float:
     return math.sqrt(math.fsum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in parts))
 
 
-def _add(parameter: nn.Parameter, delta: Tensor) -> None:
-    """Add in float32, a piece at a time, through `.data`: an applied edit is no change of the model underneath."""
+def add_delta(parameter: nn.Parameter, delta: Tensor) -> None:
+    """Add a delta to a parameter in float32, a piece at a time.
+
+    Through `.data`: an applied edit is no change of the model underneath.
+    """
     flat, change = parameter.data.view(-1), delta.reshape(-1)
     for start in range(0, flat.numel(), CHUNK):
         part = flat[start : start + CHUNK]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from interp import decode
 from interp.checkpoints import open_checkpoint, quiet, save_checkpoint
 from interp.errors import InputError
 
@@ -533,15 +534,21 @@ class HookedModel:
         max_new_tokens: int = 64,
         batch_size: int = 32,
         progress: Callable[[int, int], None] | None = None,
+        rows: Callable[[list[int]], None] | None = None,
     ) -> list[Generation]:
         """Greedy answers to prompts that are already formatted (`format_prompt`), in their order.
 
-        Batched by length, padded on the left; the answer is cut by tokens, and ends before the first stop token.
+        Batched by length, each row replaced as it ends (`interp.decode`; models whose attention has a window shorter
+        than the text go through transformers' own `generate`); the answer is cut by tokens, and ends before the first
+        stop token.
         The checkpoint's own generation settings (sampling, penalties) are not used. Prompts that do not leave room for
         `max_new_tokens` in the context are cut from the left, and told.
 
         Args:
-            progress: called with (done, total) after each batch.
+            batch_size: rows decoded at a time.
+            progress: called with (done, total) as answers end.
+            rows: told before each forward which prompt (its index) each row of the batch is, for hooks that treat rows
+                differently (`interp.multi`).
 
         Raises:
             InputError: `max_new_tokens` does not fit the context, or a prompt has no tokens.
@@ -553,18 +560,31 @@ class HookedModel:
             )
         if batch_size < 1:
             raise InputError(f"expected batch_size >= 1, got {batch_size}")
-        rows = self._cut([self.token_ids(p) for p in prompts], self.context - max_new_tokens, "left", "prompts")
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        answers: list[Generation | None] = [None] * len(rows)
+        ids = self._cut([self.token_ids(p) for p in prompts], self.context - max_new_tokens, "left", "prompts")
+        if not all(ids):
+            raise InputError(f"text {ids.index([])} has no tokens; expected at least one")
+        if decode.supports(self.hf, max(map(len, ids), default=0) + max_new_tokens):
+            answers = decode.greedy(
+                self.hf,
+                self.unembedding,
+                ids,
+                max_new_tokens=max_new_tokens,
+                stop_ids=self.stop_ids,
+                slots=batch_size,
+                rows=rows,
+                progress=progress,
+            )
+            return [self._generation(answer) for answer in answers]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        found: dict[int, Generation] = {}
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            for i, generation in zip(
-                batch, self._decode(self.pad([rows[i] for i in batch]), max_new_tokens), strict=True
-            ):
-                answers[i] = generation
+            if rows is not None:
+                rows(batch)
+            found |= zip(batch, self._decode(self.pad([ids[i] for i in batch]), max_new_tokens), strict=True)
             if progress is not None:
-                progress(min(start + batch_size, len(order)), len(order))
-        return [a for a in answers if a is not None]
+                progress(len(found), len(ids))
+        return [found[i] for i in range(len(ids))]
 
     def _decode(self, tokens: Tokens, max_new_tokens: int) -> list[Generation]:
         own = self.hf.generation_config

@@ -253,8 +253,6 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     try:
-        if model.config.model_type == "gpt2":
-            model.config.activation_function = "gelu_new"  # the same function; torch fuses only the other name
         model.to(torch.float16).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         temporary.chmod(0o755)

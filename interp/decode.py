@@ -1,0 +1,264 @@
+"""Greedy decoding by our own loop: one cache with a slot for each row, refilled as rows end.
+
+`generate` of transformers keeps a batch until its longest answer ends and copies the whole cache at every step. Here a
+row's keys and values stay where they were written, a row that ends leaves at once, and the next prompts take its place.
+The tokens are those of `generate(do_sample=False)` (rounding apart: batches have other shapes). Nothing here knows of
+tokenizers or edits; whoever lets rows belong to different weights is told before each forward which rows it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+PREFILL_TOKENS = 4096
+"""Prompt tokens in one forward, padding included: more would not run faster and would need more memory."""
+Rows = Callable[[list[int]], None]
+"""Told, before each forward, the prompt (its index) in each row of the batch."""
+
+
+# ------------------------------------------------------------------------------------------------- cache
+class SlotLayer(CacheLayerMixin):
+    """Keys and values of one layer, `[slot, head, position, head_dim]`: a token lies at its own position."""
+
+    is_sliding = False
+
+    def __init__(self, slots: Slots) -> None:
+        super().__init__()
+        self.slots = slots
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Make room, on the device of the layer."""
+
+        def room(states: Tensor) -> Tensor:
+            return states.new_zeros((self.slots.size, states.shape[1], self.slots.capacity, states.shape[3]))
+
+        self.keys, self.values = room(key_states), room(value_states)
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values at their positions; returns what the new tokens may look at."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
+        here, n = self.slots, key_states.shape[0]
+        if here.filling is not None:  # whole prompts, in new slots: they see themselves alone
+            new = slice(here.filling, here.filling + n)
+            self.keys[new, :, : key_states.shape[2]] = key_states
+            self.values[new, :, : value_states.shape[2]] = value_states
+            return key_states, value_states
+        row, at = here.row.to(self.keys.device), here.at.to(self.keys.device)
+        self.keys[row, :, at] = key_states[:, :, 0]
+        self.values[row, :, at] = value_states[:, :, 0]
+        return self.keys[:n, :, : here.width], self.values[:n, :, : here.width]
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy one slot over another."""
+        for states in (self.keys, self.values):
+            assert states is not None
+            states[target, :, :length] = states[source, :, :length]
+
+    def get_seq_length(self) -> int:
+        """No past while prompts are read; one less than the width in a step."""
+        return 0 if self.slots.filling is not None else self.slots.width - 1
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the keys that a mask covers."""
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        """Positions in a slot."""
+        return self.slots.capacity
+
+
+@dataclass
+class Slots:
+    """Where the rows of the next forward lie; shared by the layers of a cache."""
+
+    size: int
+    capacity: int
+    filling: int | None = None
+    """First slot of the prompts being read; None in a step."""
+    row: Int[Tensor, "row"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    at: Int[Tensor, "row"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    """Position of each row's new token."""
+    width: int = 0
+    """Positions that the longest row has."""
+
+
+# ------------------------------------------------------------------------------------------------- decoding
+def supports(hf: PreTrainedModel, longest: int) -> bool:
+    """Whether this loop decodes the model rightly: plain attention over at most `longest` positions."""
+    config = hf.config.get_text_config()
+    if config._attn_implementation not in ("sdpa", "eager"):
+        return False
+    window = getattr(config, "sliding_window", None)
+    windowed = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
+    return not (window and windowed and window < longest)
+
+
+@torch.no_grad()
+def greedy(
+    hf: PreTrainedModel,
+    unembedding: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int] = (),
+    slots: int = 64,
+    rows: Rows | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[int]]:
+    """The greedy continuation of each prompt, in order.
+
+    Args:
+        hf: a causal language model that `supports` its longest prompt and answer.
+        unembedding: the module whose input is the last hidden state.
+        prompts: token ids, none empty.
+        max_new_tokens: longest continuation.
+        stop_ids: a row ends with the first of these, which stays in its continuation.
+        slots: rows decoded at a time.
+        rows: told before each forward which prompt each row belongs to.
+        progress: called with (prompts ended, prompts in all).
+    """
+    loop = _Loop(hf, unembedding, prompts, max_new_tokens, frozenset(stop_ids), slots, rows)
+    waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # longest first: the width only shrinks
+    ended = 0
+    while waiting or loop.active:
+        # Refilling a few at a time keeps the prompt forwards full; each of them makes every other row wait.
+        if waiting and (slots - len(loop.active) >= min(len(waiting), max(1, slots // 4)) or not loop.active):
+            loop.fill(waiting)
+        else:
+            loop.step()
+        if progress is not None and loop.ended > ended:
+            progress(ended := loop.ended, len(prompts))
+    return loop.answers
+
+
+class _Loop:
+    """The state of `greedy`: which prompt is in which slot, and what it has answered."""
+
+    def __init__(
+        self,
+        hf: PreTrainedModel,
+        unembedding: nn.Module,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        stops: frozenset[int],
+        slots: int,
+        rows: Rows | None,
+    ) -> None:
+        self.hf: Any = hf
+        self.unembedding = unembedding
+        self.prompts = prompts
+        self.limit = max_new_tokens
+        self.stops = stops
+        self.rows = rows
+        longest = max((len(p) for p in prompts), default=0)
+        self.slots = Slots(max(1, min(slots, len(prompts))), longest + max_new_tokens)
+        self.cache = Cache(layers=[SlotLayer(self.slots) for _ in range(hf.config.get_text_config().num_hidden_layers)])
+        self.answers: list[list[int]] = [[] for _ in prompts]
+        self.active: list[int] = []
+        """The prompt in each slot that is in use: slots 0..n-1, without gaps."""
+        self.lengths: list[int] = []
+        """Tokens in each of these slots."""
+        self.ended = 0
+        self.eager = hf.config.get_text_config()._attn_implementation == "eager"
+        self.device: torch.device = next(hf.get_input_embeddings().parameters()).device
+
+    # ------------------------------------------------------------------------------------- forwards
+    def fill(self, waiting: list[int]) -> None:
+        """Read the next prompts into free slots, as many as one forward takes, and their first tokens."""
+        first = len(self.active)
+        room = min(self.slots.size - first, max(1, PREFILL_TOKENS // len(self.prompts[waiting[0]])))
+        taken = [waiting.pop(0) for _ in range(min(room, len(waiting)))]
+        lengths = [len(self.prompts[i]) for i in taken]
+        longest = max(lengths)
+        # Padding on the right: with causal attention no real token sees it, and every token is at its own position.
+        ids = torch.tensor([[*self.prompts[i], *[0] * (longest - n)] for i, n in zip(taken, lengths, strict=True)])
+        last = torch.tensor(lengths, device=self.device) - 1
+        self.slots.filling = first
+        if self.rows is not None:
+            self.rows(taken)
+        with _last_only(self.unembedding, last):
+            logits = self.hf(
+                input_ids=ids.to(self.device),
+                position_ids=torch.arange(longest, device=self.device)[None].expand(len(taken), -1),
+                past_key_values=self.cache,
+                use_cache=True,
+            ).logits
+        self.active += taken
+        self.lengths += lengths
+        self._take(logits[:, -1].argmax(-1).tolist(), first)
+
+    def step(self) -> None:
+        """One more token for every active row."""
+        n, here = len(self.active), self.slots
+        here.filling, here.row = None, torch.arange(n)
+        here.at = torch.tensor(self.lengths)
+        here.width = max(self.lengths) + 1
+        ids = torch.tensor([[self.answers[i][-1]] for i in self.active], device=self.device)
+        at = here.at.to(self.device)
+        seen = (torch.arange(here.width, device=self.device)[None] <= at[:, None])[:, None, None]
+        if self.eager:
+            dtype = self.hf.dtype
+            seen = torch.zeros(seen.shape, dtype=dtype, device=self.device).masked_fill(~seen, torch.finfo(dtype).min)
+        if self.rows is not None:
+            self.rows(self.active)
+        logits = self.hf(
+            input_ids=ids,
+            attention_mask=seen,
+            position_ids=at[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits
+        self.lengths = [length + 1 for length in self.lengths]
+        self._take(logits[:, -1].argmax(-1).tolist(), 0)
+
+    # ------------------------------------------------------------------------------------- bookkeeping
+    def _take(self, tokens: list[int], first: int) -> None:
+        """Note the new tokens of the slots from `first` on, and free the slots of rows that have ended."""
+        ended = []
+        for slot, token in enumerate(tokens, start=first):
+            answer = self.answers[self.active[slot]]
+            answer.append(token)
+            if token in self.stops or len(answer) == self.limit:
+                ended.append(slot)
+        for slot in reversed(ended):
+            self._free(slot)
+        self.ended += len(ended)
+
+    def _free(self, slot: int) -> None:
+        """Move the last active row into a slot that is no longer needed."""
+        last = len(self.active) - 1
+        if slot != last:
+            for layer in self.cache.layers:
+                layer.move(last, slot, self.lengths[last])  # type: ignore[attr-defined]
+            self.active[slot], self.lengths[slot] = self.active[last], self.lengths[last]
+        self.active.pop()
+        self.lengths.pop()
+
+
+@contextmanager
+def _last_only(unembedding: nn.Module, positions: Int[Tensor, "row"]) -> Iterator[None]:
+    """Show the unembedding one position of each row: the vocabulary product over whole prompts would be wasted."""
+
+    def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden = args[0]
+        at = positions.to(hidden.device)
+        return (hidden[torch.arange(len(at), device=hidden.device), at][:, None],)
+
+    handle = unembedding.register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
