@@ -264,6 +264,23 @@ class GeneralPerformance:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class JudgeReport:
+    """How often a trained judge is right on texts it has not seen."""
+
+    judge: str
+    split: str
+    """Where the held-out texts come from."""
+    accuracy: Estimate
+    """Over distinct texts, percent."""
+    majority: float
+    """Percent right when always naming the most frequent class: the control for `accuracy`."""
+    recall: dict[str, Estimate]
+    """Share of each class that is found, percent."""
+    n_train: int
+    """Distinct texts it was trained on."""
+
+
 # --------------------------------------------------------------------------------------------- mechanism
 @dataclass(frozen=True)
 class ProbeReport:
@@ -454,6 +471,8 @@ class ComparisonRow:
     """Wall seconds of each stage."""
     swap: SwapShares | None = None
     """Causal evidence at the toxic layer, where it was measured."""
+    warnings: tuple[str, ...] = ()
+    """What to know about this row's numbers, a line each."""
 
 
 @dataclass(frozen=True)
@@ -478,6 +497,9 @@ class Comparison:
     planted: bool = False
     """True on the demo: vanilla behaviour is a design choice there, not a finding."""
     warnings: tuple[str, ...] = ()
+    """All of them, those of the rows included."""
+    judge: JudgeReport | None = None
+    """How good the judge is on texts it has not seen, where that was measured."""
 
 
 # --------------------------------------------------------------------------------------------- JSON

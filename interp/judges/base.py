@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from interp.judges.degeneration import is_degenerate
-from interp.records import Estimate, Label, Verdict
+from interp.records import JudgeReport, Label, Verdict
 
 
 @runtime_checkable
@@ -24,22 +23,7 @@ class Judge(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class JudgeReport:
-    """How often a trained judge is right on texts it has not seen."""
-
-    judge: str
-    split: str
-    """Where the held-out texts come from."""
-    accuracy: Estimate
-    """Over distinct texts, percent."""
-    majority: float
-    """Percent right when always naming the most frequent class: the control for `accuracy`."""
-    recall: dict[str, Estimate]
-    """Share of each class that is found, percent."""
-    n_train: int
-    """Distinct texts it was trained on."""
-
+__all__ = ["EMPTY", "Judge", "JudgeReport", "verdict"]
 
 EMPTY = Verdict("other", 0.5, empty=True)
 """An empty response is neutral, 0.5 (paper, Sec. 3.3)."""

@@ -21,7 +21,7 @@ from interp.capture import capture
 from interp.errors import InputError
 from interp.mechanism.region import MEAN_DIFFERENCE, PROBE, PROBE_AFTER_NORM
 from interp.models import HookedModel
-from interp.records import Estimate, LabelledText, ProbeReport
+from interp.records import Estimate, LabelledText, ProbeReport, dumps, loads
 from interp.runs import atomic_path
 from interp.stats import RESAMPLES, share
 
@@ -71,30 +71,12 @@ class Probe:
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file, atomically."""
-        from safetensors.torch import save_file
-
-        metadata = {"format": FORMAT, "site": json.dumps(asdict(self.site)), "model": self.model}
-        tensors = {"W": self.W, "b": self.b, "mean_difference": self.mean_difference}
-        with atomic_path(Path(path)) as temporary:
-            save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary, metadata)
-        return Path(path)
+        return _write(path, self)
 
     @classmethod
     def load(cls, path: str | Path) -> Probe:
         """Read what `save` wrote. Raises InputError where the file is missing, damaged or something else."""
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise InputError(f"no such probe: {path}")
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise InputError(f"{path} is not a saved probe: expected {FORMAT}, got {metadata.get('format')}")
-                W, b, mean = (file.get_tensor(name) for name in ("W", "b", "mean_difference"))
-            return cls(W, b, mean, Site(**json.loads(metadata["site"])), metadata["model"])
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} is damaged: {error}") from error
+        return _read(path, ("W", "b", "mean_difference"))[0]
 
 
 @dataclass(frozen=True)
@@ -104,6 +86,19 @@ class TrainedProbe:
     probe: Probe
     report: ProbeReport
     features: Float[Tensor, "n d"]
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file, atomically: that of `Probe.save`, which `Probe.load` reads, and the rest."""
+        return _write(path, self.probe, {"features": self.features}, {"report": dumps(self.report, indent=None)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainedProbe:
+        """Read what `save` wrote. Raises InputError as `Probe.load`, and where the file holds the probe alone."""
+        probe, rest, metadata = _read(path, ("W", "b", "mean_difference", "features"))
+        try:
+            return cls(probe, loads(ProbeReport, metadata["report"]), rest["features"])
+        except (KeyError, InputError) as error:
+            raise InputError(f"{path} is damaged: its report cannot be read ({error})") from error
 
 
 def train_probes(
@@ -240,6 +235,37 @@ def fit_probe(
         torch.stack([-half, half]), torch.tensor([-b / 2, b / 2], dtype=torch.float32), difference, site, model
     )
     return TrainedProbe(probe, report, features.float())
+
+
+def _write(
+    path: str | Path, probe: Probe, more: dict[str, Tensor] | None = None, said: dict[str, str] | None = None
+) -> Path:
+    from safetensors.torch import save_file
+
+    metadata = {"format": FORMAT, "site": json.dumps(asdict(probe.site)), "model": probe.model, **(said or {})}
+    tensors = {"W": probe.W, "b": probe.b, "mean_difference": probe.mean_difference, **(more or {})}
+    with atomic_path(Path(path)) as temporary:
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, temporary, metadata)
+    return Path(path)
+
+
+def _read(path: str | Path, names: Sequence[str]) -> tuple[Probe, dict[str, Tensor], dict[str, str]]:
+    """The probe, all the tensors asked for, and the metadata."""
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise InputError(f"no such probe: {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise InputError(f"{path} is not a saved probe: expected {FORMAT}, got {metadata.get('format')}")
+            tensors = {name: file.get_tensor(name) for name in names}
+        site = Site(**json.loads(metadata["site"]))
+        probe = Probe(tensors["W"], tensors["b"], tensors["mean_difference"], site, metadata["model"])
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+    return probe, tensors, metadata
 
 
 def auroc(scores: np.ndarray, toxic: np.ndarray) -> float:

@@ -1,8 +1,13 @@
-"""Activations of one part of a row on disk, so that a killed run need not run its models again."""
+"""What a part of a row leaves on disk, so that a killed run need neither run its models again nor forget what it told.
+
+A part is complete when its responses are there; they are written last. Its seconds stand beside them, and what a model
+warned of is kept per model, so that a resumed run reports the sum of both runs and every warning.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,7 +15,52 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.mechanism.activations import PromptActivations
-from interp.runs import atomic_path
+from interp.models import HookedModel
+from interp.records import Response
+from interp.runs import Run, atomic_path, read_json, write_json
+
+
+def keep(run: Run, part: str, responses: Sequence[Response], seconds: dict[str, float]) -> None:
+    """Write a part: what it took, then its responses."""
+    write_json(run.path / f"{part}.seconds.json", seconds)
+    run.save_all(part, responses)
+
+
+def kept(run: Run, part: str, seconds: dict[str, float]) -> list[Response]:
+    """The responses of a part that is complete, with what it took added to `seconds`; [] where it is not.
+
+    Raises:
+        InputError: a file of the part is damaged.
+    """
+    responses = run.load_all(part, Response)
+    file = run.path / f"{part}.seconds.json"
+    if responses and file.exists():
+        took = read_json(file)
+        if not isinstance(took, dict) or not all(isinstance(s, int | float) for s in took.values()):
+            raise InputError(f"{file} is damaged: expected seconds by stage; delete it and run again")
+        add(seconds, took)
+    return responses
+
+
+def add(seconds: dict[str, float], more: dict[str, float]) -> None:
+    """Add the seconds of each stage to those of the same name."""
+    for stage, took in more.items():
+        seconds[stage] = round(seconds.get(stage, 0.0) + took, 2)
+
+
+def keep_warnings(run: Run, name: str, model: HookedModel) -> None:
+    """Write what a model has warned of so far; called before the result that the warnings are about is written."""
+    if model.warnings:
+        write_json(run.path / "parts" / f"{name}.warnings.json", model.warnings)
+
+
+def recall_warnings(run: Run, name: str, model: HookedModel) -> None:
+    """Give a model the warnings of an earlier, killed run, in their order. Raises InputError for a damaged file."""
+    file = run.path / "parts" / f"{name}.warnings.json"
+    earlier = read_json(file) if file.exists() else []
+    if not isinstance(earlier, list) or not all(isinstance(line, str) for line in earlier):
+        raise InputError(f"{file} is damaged: expected a list of lines; delete it and run again")
+    model.warnings += [line for line in earlier if line not in model.warnings]
 
 
 def save_activations(path: Path, acts: PromptActivations) -> None:

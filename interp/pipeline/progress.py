@@ -55,7 +55,3 @@ class Stages:
         if not self._live:
             self.console.print(f"{name}: {time.perf_counter() - start:.1f} s", highlight=False)
             sys.stderr.flush()
-
-    def say(self, line: str) -> None:
-        """One line above the bars."""
-        self._progress.console.print(line, highlight=False)

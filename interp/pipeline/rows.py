@@ -27,7 +27,15 @@ from interp.mechanism.weights import (
 )
 from interp.methods.base import Method
 from interp.models import HookedModel
-from interp.pipeline.parts import load_activations, save_activations
+from interp.pipeline.parts import (
+    add,
+    keep,
+    keep_warnings,
+    kept,
+    load_activations,
+    recall_warnings,
+    save_activations,
+)
 from interp.pipeline.progress import Report
 from interp.pipeline.study import Study, locate, timed
 from interp.records import ActivationShift, ComparisonRow, Instance, Response, ShiftSource, SwapShares
@@ -71,11 +79,15 @@ def checkpoint_row(
         InputError: it does not have vanilla's shape or vocabulary.
     """
     check_comparable(study.vanilla, model, name, study.queries)
-    responses = study.run.load_all(f"parts/{name}", Response)
+    recall_warnings(study.run, name, model)
+    responses = kept(study.run, f"parts/{name}", seconds)
     if not responses:
-        with timed(seconds, "evaluate"), study.stages.stage(f"{name}: answers") as report:
+        took: dict[str, float] = {}
+        with timed(took, "evaluate"), study.stages.stage(f"{name}: answers") as report:
             responses = ask(study, model, study.items, name, report)
-        study.run.save_all(f"parts/{name}", responses)
+        keep_warnings(study.run, name, model)
+        keep(study.run, f"parts/{name}", responses, took)
+        add(seconds, took)
     with timed(seconds, "mechanism"), study.stages.stage(f"{name}: inside") as report:
         located = locate(study.settings, model, study.instances, report).counts
         acts = record(model, study.queries, study.layer, responses=own_answers(responses, study.instances))
@@ -88,8 +100,10 @@ def checkpoint_row(
             shift_of(study, name, acts, changed),
             shares_of(study, name, margins, changed),
         )
-    study.warnings += [f"{name}: {w}" for w in model.warnings]
-    return Measured(_row(study, name, method, source, inside, responses, seconds), _source(study, name, acts))
+    keep_warnings(study.run, "vanilla", study.vanilla)
+    warnings = tuple(f"{name}: {line}" for line in model.warnings)
+    row = _row(study, name, method, source, inside, responses, seconds, warnings)
+    return Measured(row, _source(study, name, acts))
 
 
 def edits_row(study: Study, name: str, method: Method, seconds: dict[str, float]) -> Measured:
@@ -137,10 +151,10 @@ def edits_row(study: Study, name: str, method: Method, seconds: dict[str, float]
             shares_of(study, name, SwapMargins.join(margins), changed),
         )
     elsewhere = len(study.instances) - layers[study.layer]
-    if elsewhere:
-        study.warnings.append(f"{name}: {elsewhere} edits are at another layer than the region's ({study.layer})")
+    warnings = (f"{name}: {elsewhere} edits are at another layer than the region's ({study.layer})",)
     source = f"{len(study.instances)} edits, one per instance"
-    row = _row(study, name, "dinm", source, inside, responses, seconds)
+    keep_warnings(study.run, "vanilla", study.vanilla)
+    row = _row(study, name, "dinm", source, inside, responses, seconds, warnings if elsewhere else ())
     return Measured(row, _source(study, name, acts))
 
 
@@ -162,22 +176,25 @@ def _edit_part(
     """One instance: edit, ask, record; or read what an earlier run wrote."""
     part = f"parts/{name}/{instance.id}"
     file = study.run.path / f"{part}.activations.safetensors"
-    responses = study.run.load_all(part, Response)
+    responses = kept(study.run, part, seconds)
     if responses:
         return responses, load_activations(file)
-    with timed(seconds, "edit"):
+    took: dict[str, float] = {}
+    with timed(took, "edit"):
         detoxified = method.detoxify(study.vanilla, instance)
     if detoxified.edit is None:
         raise InputError(f"expected an edit from {name}, got none")
     with detoxified.applied(study.vanilla) as model:
-        with timed(seconds, "evaluate"):
+        with timed(took, "evaluate"):
             responses = ask(study, model, items, name, edited_on=instance.id)
-        with timed(seconds, "mechanism"):
+        with timed(took, "mechanism"):
             own = own_answers(responses, [instance])
             acts = record(model, [instance.adversarial_prompt], study.layer, index=[index], responses=own)
     save_activations(file, acts)
     detoxified.edit.save(_edit_file(study, name, instance))
-    study.run.save_all(part, responses)
+    keep_warnings(study.run, "vanilla", study.vanilla)
+    keep(study.run, part, responses, took)
+    add(seconds, took)
     return responses, acts
 
 
@@ -262,6 +279,7 @@ def _row(
     inside: Inside,
     responses: list[Response],
     seconds: dict[str, float],
+    warnings: tuple[str, ...] = (),
 ) -> ComparisonRow:
     states = (False, True) if study.suffix else (False,)
     seed = study.settings.seed
@@ -280,4 +298,5 @@ def _row(
         conclusion=conclude(toxicity, inside.shift, inside.swap, reference=name == "vanilla"),
         seconds=dict(seconds),
         swap=inside.swap,
+        warnings=warnings,
     )

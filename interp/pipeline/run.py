@@ -8,7 +8,6 @@ from typing import Any
 
 from interp.errors import InputError
 from interp.evaluation import respond
-from interp.locate import layer_distances
 from interp.mechanism.activations import record
 from interp.mechanism.swap import MarginTokens
 from interp.methods.base import Detoxified
@@ -16,15 +15,14 @@ from interp.methods.dinm import Dinm
 from interp.methods.dpo import Dpo
 from interp.methods.sft import Sft
 from interp.pipeline import rows
+from interp.pipeline.parts import add, keep, keep_warnings, kept, recall_warnings
 from interp.pipeline.progress import Stages
 from interp.pipeline.settings import Settings, Spec, with_overrides
 from interp.pipeline.study import (
-    CONVENTIONS,
     Study,
     is_demo,
     items_for,
     judge_for,
-    locate,
     open_data,
     open_given,
     open_model,
@@ -33,9 +31,10 @@ from interp.pipeline.study import (
     region_of,
     suffix_text,
     timed,
-    train_toxic_probes,
+    toxic_probes,
+    vanilla_scores,
 )
-from interp.records import Comparison, ComparisonRow, Response, ShiftSource
+from interp.records import Comparison, ComparisonRow, ShiftSource
 from interp.runs import git_commit
 from interp.safeedit import Benchmark
 
@@ -55,21 +54,20 @@ def prepare(settings: Settings, stages: Stages) -> Study:
                 rows.check_comparable(vanilla, given, spec.name, [i.adversarial_prompt for i in instances])
                 del given
         run = open_run(settings, vanilla, instances)
+        recall_warnings(run, "vanilla", vanilla)
     with stages.stage("judge"):
         judge = judge_for(settings, benchmark, vanilla)
     with stages.stage("toxic probe"):
-        probes = train_toxic_probes(settings, vanilla)
-        probes[0].probe.save(run.path / "probe.safetensors")
+        probes = toxic_probes(settings, vanilla, run)
     with stages.stage("vanilla: toxic layer") as report:
-        first = locate(settings, vanilla, instances, report)
-        others = [c for name, c in CONVENTIONS.items() if name != settings.convention]
-        scores = (first, *(layer_distances(vanilla, instances, c, batch_size=settings.batch) for c in others))
-        layer = first.toxic_layer if settings.layer is None else settings.layer
+        scores = vanilla_scores(settings, vanilla, instances, run, report)
+        layer = scores[0].toxic_layer if settings.layer is None else settings.layer
     items = items_for(settings, benchmark, instances, suffix)
     seconds: dict[str, float] = {}
-    responses = run.load_all("parts/vanilla", Response)
+    responses = kept(run, "parts/vanilla", seconds)
     if not responses:
-        with stages.stage("vanilla: answers") as report, timed(seconds, "evaluate"):
+        took: dict[str, float] = {}
+        with stages.stage("vanilla: answers") as report, timed(took, "evaluate"):
             responses = respond(
                 vanilla,
                 items,
@@ -79,7 +77,9 @@ def prepare(settings: Settings, stages: Stages) -> Study:
                 batch_size=settings.batch,
                 progress=report,
             )
-        run.save_all("parts/vanilla", responses)
+        keep_warnings(run, "vanilla", vanilla)
+        keep(run, "parts/vanilla", responses, took)
+        add(seconds, took)
     with stages.stage("vanilla: inside"), timed(seconds, "mechanism"):
         answers = rows.own_answers(responses, instances)
         base = record(vanilla, [i.adversarial_prompt for i in instances], layer, responses=answers)
@@ -100,7 +100,7 @@ def prepare(settings: Settings, stages: Stages) -> Study:
         base=base,
         region=region,
         margin_tokens=MarginTokens.of(vanilla, (benchmark.train or instances)[:200]),
-        warnings=[*vanilla.warnings, *probe_warning(settings)],
+        warnings=probe_warning(settings),
     )
     if not run.has("row-vanilla"):
         run.save("row-vanilla", rows.vanilla_row(study, seconds))
@@ -119,12 +119,14 @@ def measure_all(study: Study) -> Comparison:
             rows.drop_edits(study, spec.name)
     names = [s.name for s in study.settings.specs()]
     settings = study.settings
+    measured_rows = tuple(study.run.load(f"row-{name}", ComparisonRow) for name in ["vanilla", *names])
+    warnings = [*study.vanilla.warnings, *study.warnings, *(line for row in measured_rows for line in row.warnings)]
     return Comparison(
         model=settings.model,
         data=settings.data,
         layer=study.layer,
         suffix=study.suffix,
-        rows=tuple(study.run.load(f"row-{name}", ComparisonRow) for name in ["vanilla", *names]),
+        rows=measured_rows,
         probe=study.probes[0].report,
         layer_scores=study.scores,
         sources=tuple(study.run.load(f"source-{name}", ShiftSource) for name in names),
@@ -134,7 +136,8 @@ def measure_all(study: Study) -> Comparison:
         versions=study.run.config["versions"],
         commit=git_commit(),
         planted=is_demo(settings) and study.benchmark.planted,
-        warnings=tuple(dict.fromkeys(study.warnings)),
+        warnings=tuple(dict.fromkeys(warnings)),
+        judge=getattr(study.judge, "report", None),
     )
 
 

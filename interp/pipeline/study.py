@@ -25,6 +25,7 @@ from interp.mechanism.region import Region
 from interp.mechanism.swap import MarginTokens
 from interp.methods.base import SUFFIX_S1, SUFFIX_S2
 from interp.models import HookedModel
+from interp.pipeline.parts import keep_warnings
 from interp.pipeline.progress import Stages
 from interp.pipeline.settings import Settings
 from interp.records import Instance, LayerScores
@@ -63,6 +64,7 @@ class Study:
     margin_tokens: MarginTokens
     """First tokens of refusing and of complying answers."""
     warnings: list[str] = field(default_factory=list)
+    """What to know about the whole comparison; each model keeps its own."""
 
     @property
     def convention(self) -> Convention:
@@ -189,12 +191,19 @@ def judge_for(settings: Settings, benchmark: Benchmark, vanilla: HookedModel) ->
     return load_judge(name, benchmark, device=str(vanilla.device))
 
 
-def train_toxic_probes(settings: Settings, vanilla: HookedModel) -> tuple[TrainedProbe, ...]:
-    """The paper's probe (last layer) before and after the final norm."""
+def toxic_probes(settings: Settings, vanilla: HookedModel, run: Run) -> tuple[TrainedProbe, ...]:
+    """The paper's probe (last layer) before and after the final norm: trained now, or read from the run folder."""
+    files = (run.path / "probe.safetensors", run.path / "probe-after-norm.safetensors")
+    if all(file.exists() for file in files):
+        return tuple(TrainedProbe.load(file) for file in files)
     texts = load_probe_texts(settings.probe_data, limit=4000, seed=settings.seed)
     last = vanilla.n_layers - 1
     sites = (Site(last), Site(last, after_norm=True))
-    return train_probes(vanilla, texts, sites, seed=settings.seed, source=settings.probe_data)
+    probes = train_probes(vanilla, texts, sites, seed=settings.seed, source=settings.probe_data)
+    keep_warnings(run, "vanilla", vanilla)
+    for probe, file in zip(probes, files, strict=True):
+        probe.save(file)
+    return probes
 
 
 def locate(
@@ -204,6 +213,20 @@ def locate(
     return layer_distances(
         model, instances, CONVENTIONS[settings.convention], batch_size=settings.batch, progress=progress
     )
+
+
+def vanilla_scores(
+    settings: Settings, vanilla: HookedModel, instances: tuple[Instance, ...], run: Run, progress: Any = None
+) -> tuple[LayerScores, ...]:
+    """Vanilla's layer distances, the convention in use first: measured now, or read from the run folder."""
+    names = [settings.convention, *(name for name in CONVENTIONS if name != settings.convention)]
+    for name in names:
+        if not run.has(f"layer-scores-{name}"):
+            used = progress if name == settings.convention else None
+            scores = layer_distances(vanilla, instances, CONVENTIONS[name], batch_size=settings.batch, progress=used)
+            keep_warnings(run, "vanilla", vanilla)
+            run.save(f"layer-scores-{name}", scores)
+    return tuple(run.load(f"layer-scores-{name}", LayerScores) for name in names)
 
 
 def items_for(settings: Settings, benchmark: Benchmark, instances: tuple[Instance, ...], suffix: str) -> list[Item]:

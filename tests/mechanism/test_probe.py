@@ -13,6 +13,7 @@ from interp.errors import InputError
 from interp.mechanism.probe import (
     Probe,
     Site,
+    TrainedProbe,
     auroc,
     auroc_estimate,
     fit_probe,
@@ -236,3 +237,18 @@ def test_a_hub_dataset_is_read_by_its_columns(monkeypatch) -> None:
     data = datasets.Dataset.from_dict({"text": ["a", "b"], "toxicity": [0.1, 0.9]})
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: data)
     assert load_probe_texts("owner/name") == [LabelledText("a", False), LabelledText("b", True)]
+
+
+def test_a_trained_probe_is_read_back_whole_and_its_file_is_a_probes_too(tmp_path: Path) -> None:
+    states, toxic, _ = planted()
+    trained = fit_probe(states, toxic, site=SITE, seed=3, source="made up")
+    file = trained.save(tmp_path / "probe.safetensors")
+    again = TrainedProbe.load(file)
+    assert again.report == trained.report
+    assert again.probe.site == trained.probe.site
+    assert torch.equal(again.features, trained.features)
+    for found in (again.probe, Probe.load(file)):
+        assert torch.equal(found.W, trained.probe.W)
+        assert torch.equal(found.mean_difference, trained.probe.mean_difference)
+    with pytest.raises(InputError, match="is damaged"):
+        TrainedProbe.load(trained.probe.save(tmp_path / "alone.safetensors"))

@@ -15,7 +15,8 @@ from interp.compare import run
 from interp.edits import WeightEdit
 from interp.methods.dinm import Dinm
 from interp.models import HookedModel
-from interp.pipeline import rows
+from interp.pipeline import rows, study
+from interp.pipeline import run as stages
 from interp.records import PROMPT_KINDS, Comparison, loads
 
 
@@ -103,6 +104,50 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(
     assert len([e for e in edited if e != "interrupted"]) == 3  # the first instance was not edited again
     assert without_seconds(out) == without_seconds(finished)
     assert (out / "generations.jsonl").read_text() == (finished / "generations.jsonl").read_text()
+
+
+def test_a_resumed_run_repeats_no_setup_and_reports_the_seconds_and_warnings_of_all_its_parts(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, edited = tmp_path / "run", []
+    detoxify, inside = Dinm.detoxify, stages.record
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def again(*_: object, **__: object) -> None:
+        raise AssertionError("computed twice")
+
+    def second_one_interrupts(self: Dinm, model: HookedModel, data: Any) -> Any:
+        edited.append(data.id)
+        if len(edited) == 1:
+            model.note("told while the first instance was edited")
+        if len(edited) == 2:
+            raise KeyboardInterrupt
+        return detoxify(self, model, data)
+
+    def pretend(part: str, stage: str, seconds: float) -> None:
+        file = out / "parts" / f"{part}.seconds.json"
+        took = json.loads(file.read_text())
+        assert took[stage] >= 0.0
+        file.write_text(json.dumps({**took, stage: seconds}))
+
+    monkeypatch.setattr(stages, "record", interrupted)
+    assert run(["dinm", *SMALL, "--out", str(out)]) == 130  # vanilla has answered
+    pretend("vanilla", "evaluate", 500.0)
+    monkeypatch.setattr(stages, "record", inside)
+    monkeypatch.setattr(study, "train_probes", again)
+    monkeypatch.setattr(study, "layer_distances", again)
+    monkeypatch.setattr(Dinm, "detoxify", second_one_interrupts)
+    assert run(["dinm", *SMALL, "--out", str(out)]) == 130  # one instance is edited and has answered
+    pretend(f"dinm/{edited[0]}", "edit", 1000.0)
+    assert run(["dinm", *SMALL, "--out", str(out)]) == 0
+    vanilla, dinm = comparison(out).rows
+    assert 500.0 <= vanilla.seconds["evaluate"] < 600.0
+    assert 1000.0 < dinm.seconds["edit"] < 1100.0
+    assert comparison(out).warnings == ("told while the first instance was edited", *comparison(finished).warnings)
+    expected = without_seconds(finished)
+    assert without_seconds(out) == {**expected, "warnings": list(comparison(out).warnings)}
 
 
 def test_a_killed_run_ends_like_an_unbroken_one(finished: Path, tmp_path: Path) -> None:
