@@ -1,0 +1,132 @@
+"""What a build is asked to do: one frozen record, checked before anything is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from interp.errors import InputError
+from interp.records import CATEGORIES
+
+DEMO = "demo"
+GENERATE = "generate"
+
+
+@dataclass(frozen=True)
+class EndpointSettings:
+    """How an OpenAI-compatible endpoint is asked. The key itself is in no record: only the variable that holds it."""
+
+    base_url: str
+    """Up to and without `/chat/completions`, e.g. https://api.example.org/v1."""
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; unset or empty means that none is sent (local servers)."""
+    temperature: float = 0.0
+    timeout: float = 60.0
+    """Seconds that one request may take altogether."""
+    tries: int = 5
+    """Requests made for one answer, the first included."""
+    concurrency: int = 4
+    """Requests under way at once."""
+    max_requests: int | None = None
+    """At most so many requests over the whole build, retries and earlier runs of it included."""
+    max_tokens: int | None = None
+    """At most so many tokens, prompts and answers together, likewise."""
+    cache: Path | None = None
+    """Folder of the answers that were paid for; the toolkit's cache by default."""
+
+    def __post_init__(self) -> None:
+        """Check the address and the numbers.
+
+        Raises:
+            InputError: not an http(s) address, one with a password or a query in it, or a number out of range.
+        """
+        url = urlsplit(self.base_url)
+        if url.username or url.password or url.query or url.fragment:
+            # Not shown: it may hold a key.
+            raise InputError(
+                "--base-url: expected an address without user, password, query or fragment; "
+                f"a key belongs into the environment variable {self.key_env}"
+            )
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise InputError(f"--base-url: expected http(s)://HOST/..., got {self.base_url!r}")
+        if not 0 <= self.temperature <= 2:
+            raise InputError(f"--temperature: expected 0 to 2, got {self.temperature}")
+        for option, value in (("timeout", self.timeout), ("tries", self.tries), ("concurrency", self.concurrency)):
+            if not 0 < value <= 3600:
+                raise InputError(f"--{option}: expected a number above 0 and at most 3600, got {value}")
+
+    @property
+    def host(self) -> str:
+        """Host and port, for people."""
+        return urlsplit(self.base_url).netloc
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """One build: where its parts come from, who answers, who judges."""
+
+    out: Path
+    """Folder of the finished benchmark and of the build's state."""
+    questions: str = DEMO
+    """`demo`, "generate" (step 1 of the paper, by the question model), or a file with category and question."""
+    attacks: str = DEMO
+    """`demo`, or a file with name, type and template."""
+    knowledge: str = DEMO
+    """`demo`, or a file of instruction-following pairs, such as AlpacaEval's."""
+    categories: tuple[str, ...] = CATEGORIES
+    """Those of the nine to build."""
+    descriptions: Path | None = None
+    """File with category and description for generated questions; the paper's descriptions by default."""
+    questions_per_category: int = 65
+    """Questions to generate: the paper's 60 and 5 for test_ALL."""
+    model: str = DEMO
+    """Answers adversarial queries: permissive. "demo", a folder or hub id, or a model of the endpoint."""
+    safe_model: str = ""
+    """Answers bare questions under the instruction: aligned. The same as `model` by default."""
+    question_model: str = ""
+    """Writes questions. The same as `model` by default."""
+    instruction: str = ""
+    """To decline, for the safe responses; the default is `generators.INSTRUCTION`, for the demo model its suffix S1."""
+    endpoint: EndpointSettings | None = None
+    """With one, a model is one of the endpoint unless it is "demo" or starts with `local:`."""
+    max_new_tokens: int = 64
+    """Longest answer, in tokens (the paper: 600)."""
+    batch_size: int | None = None
+    """Prompts in a batch of a local model; 96 for the demo model, else 8."""
+    judge: str = "auto"
+    """`auto` (demo for the demo, else safeedit), "demo", "safeedit", or a classifier's folder or id."""
+    safe_label: str = ""
+    """Index or name of a classifier's label that means safe, where its label names do not say."""
+    attempts: int = 4
+    """Queries tried for one unsafe response: where the judge finds the first answer safe, the same question is put
+    inside other attacks of its split. 1 sends every mismatch to people, as the paper does."""
+    limit: int | None = None
+    """At most so many instances of each split, spread over categories, attacks and questions."""
+    seed: int = 0
+    review: Path | None = None
+    """A review file that a person edited."""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without opening anything.
+
+        Raises:
+            InputError: an unknown category, or a number out of range.
+        """
+        unknown = [c for c in self.categories if c not in CATEGORIES]
+        if unknown or not self.categories:
+            named = ", ".join(map(repr, unknown)) or "none"
+            raise InputError(f"--categories: expected some of {', '.join(CATEGORIES)}; got {named}")
+        if len(set(self.categories)) < len(self.categories):
+            raise InputError("--categories: one is named twice")
+        for option, value in (
+            ("limit", self.limit), ("attempts", self.attempts), ("max-new-tokens", self.max_new_tokens),
+            ("batch-size", self.batch_size), ("questions-per-category", self.questions_per_category),
+        ):  # fmt: skip
+            if value is not None and value < 1:
+                raise InputError(f"--{option}: expected at least 1, got {value}")
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether questions and answers are the demo world's: its behaviour is planted, and the card says so."""
+        return self.questions == DEMO and {self.model, self.safe_model or self.model} == {DEMO}
