@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from interp.methods.base import DEFAULT_SUFFIX, SUFFIX_S1, SUFFIX_S2, Detoxified, Method
     from interp.methods.dinm import Dinm
     from interp.methods.dpo import Dpo
+    from interp.methods.ft_l import FtL
+    from interp.methods.self_reminder import SelfReminder
     from interp.methods.sft import Sft
 
 _HOME = {
@@ -19,10 +21,23 @@ _HOME = {
     "Method": "base",
     "Dinm": "dinm",
     "Dpo": "dpo",
+    "FtL": "ft_l",
+    "SelfReminder": "self_reminder",
     "Sft": "sft",
 }
 
-__all__ = ["DEFAULT_SUFFIX", "SUFFIX_S1", "SUFFIX_S2", "Detoxified", "Dinm", "Dpo", "Method", "Sft"]
+__all__ = [
+    "DEFAULT_SUFFIX",
+    "SUFFIX_S1",
+    "SUFFIX_S2",
+    "Detoxified",
+    "Dinm",
+    "Dpo",
+    "FtL",
+    "Method",
+    "SelfReminder",
+    "Sft",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -78,7 +78,7 @@ def edit_sequence(model: HookedModel, instance: Instance, how: Format) -> Superv
     """
     answer = instance.safe_generation
     if not answer.strip():
-        raise InputError(f"instance {instance.id} has an empty safe response; DINM needs one to train on")
+        raise InputError(f"instance {instance.id} has an empty safe response; the edit needs one to train on")
     query, suffix = instance.adversarial_prompt, how.suffix
     if how.raw_text:  # a space more after the prompt; the answer brings its own
         query, suffix = (query, f"{suffix} ") if suffix else (f"{query} ", suffix)
@@ -131,7 +131,7 @@ def _template(model: HookedModel, raw: bool) -> Iterator[HookedModel]:
 
 def _row(head: list[int], tail: list[int], instance: Instance) -> tuple[int, ...]:
     if not head:
-        raise InputError(f"instance {instance.id} has an empty prompt; DINM needs at least one token")
+        raise InputError(f"instance {instance.id} has an empty prompt; the edit needs at least one token")
     return (*head, *tail)
 
 
