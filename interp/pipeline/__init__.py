@@ -25,6 +25,8 @@ def compare(settings: Settings) -> Path:
 
     with Stages() as stages:
         study = prepare(settings, stages)
+        if settings.figures:
+            output.start_drawing()  # nothing was refused: the browser starts while models are measured
         comparison = measure_all(study)
         written = output.write(study.run, comparison, settings, stages)
     output.show(comparison, study.run, written)

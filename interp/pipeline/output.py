@@ -45,6 +45,13 @@ def write(run: Run, comparison: Comparison, settings: Settings, stages: Stages) 
     return told
 
 
+def start_drawing() -> None:
+    """Start what draws the figures in the background; never fails, never waits."""
+    from interp.plots.save import start_renderer
+
+    start_renderer()
+
+
 def responses(run: Run, name: str) -> list[Response]:
     """Every response of one row, in the order of its parts."""
     whole = run.load_all(f"parts/{name}", Response)

@@ -11,6 +11,7 @@ import asyncio
 import atexit
 import contextlib
 import re
+import sys
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -98,10 +99,17 @@ def _images(figures: Mapping[str, go.Figure], formats: Sequence[str]) -> tuple[d
 
 
 def _stable_svg(data: bytes) -> bytes:
-    """plotly names its clip paths by a random id; a fixed one keeps the file the same from run to run."""
+    """The same file from run to run: plotly names its clip paths by a random id, and writes the attributes of a
+    legend's ground in another order when a page draws the figure again."""
     text = data.decode("utf-8")
     found = re.search(r'id="(?:top)?defs-([0-9a-f]{6})"', text)
-    return data if found is None else text.replace(found[1], "figure").encode("utf-8")
+    text = text if found is None else text.replace(found[1], "figure")
+    return re.sub(r'<rect class="bg"([^<>]*?)(/?)>', _sorted_attributes, text).encode("utf-8")
+
+
+def _sorted_attributes(rect: re.Match[str]) -> str:
+    attributes = sorted(re.findall(r'[\w:-]+="[^"]*"', rect[1]))
+    return f'<rect class="bg" {" ".join(attributes)}{rect[2]}>'
 
 
 def _html(figures: Mapping[str, go.Figure], folder: Path) -> list[Path]:
@@ -150,6 +158,8 @@ class _Renderer:
         if loop is None:
             return
         with contextlib.suppress(Exception):  # the process is ending: nothing is left to save
+            with contextlib.suppress(Exception):
+                self._opened.result(10)  # a browser that is just starting would outlive the process
             asyncio.run_coroutine_threadsafe(self._close(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         if self._thread is not None:
@@ -163,11 +173,9 @@ class _Renderer:
     async def _open(self) -> None:
         import logging
 
-        import kaleido
-
         for name in ("kaleido", "choreographer"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        browser = kaleido.Kaleido(n=1, timeout=DRAW_SECONDS, mathjax=False)
+        browser = _browser()
         await asyncio.wait_for(browser.open(), START_SECONDS)
         self._kaleido = browser
 
@@ -180,6 +188,21 @@ class _Renderer:
         browser, self._kaleido = self._kaleido, None
         if browser is not None:
             await browser.close()
+
+
+def _browser() -> Any:
+    """kaleido's browser with one tab that keeps its page: loading plotly.js anew for every image takes longer than to
+    draw it."""
+    from kaleido import Kaleido
+
+    class OnePage(Kaleido):
+        async def _return_kaleido_tab(self, tab: Any) -> None:
+            if sys.exc_info()[0] is not None:  # a failed drawing may have left anything behind
+                await super()._return_kaleido_tab(tab)
+            else:
+                await self.tabs_ready.put(tab)
+
+    return OnePage(n=1, timeout=DRAW_SECONDS, mathjax=False)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -101,3 +101,24 @@ def test_gallery_writes_every_figure_with_its_caption(tmp_path: Path, monkeypatc
         assert d.caption in text
         assert json.loads((tmp_path / f"{d.name}.json").read_text())["data"]
         assert f"({d.name}.png)" in text
+
+
+def test_a_page_that_draws_on_leaves_no_trace_in_the_next_figure(tmp_path: Path) -> None:
+    """The page is not loaded again between figures, so what a figure looks like must not depend on those before it."""
+    drawn = {d.name: d.figure for d in draw(comparison())}
+    names = ["side_effects", "fig8_shift_source", "layer_heatmap"]
+    together = save_figures({name: drawn[name] for name in names}, tmp_path / "together")
+    for name in reversed(names):
+        alone = save_figures({name: drawn[name]}, tmp_path / "alone", formats=("svg", "png"))
+        for file in alone.files:
+            assert file.read_bytes() == (tmp_path / "together" / file.name).read_bytes(), file.name
+    assert len(together.files) == 9
+
+
+def test_a_figure_that_fails_costs_the_next_one_nothing(tmp_path: Path) -> None:
+    good = save_figure(small(), tmp_path / "1", "a")
+    with pytest.raises(Exception, match=r"."):
+        save._RENDERER.draw([({"data": [{"type": "scatter"}], "layout": {}}, "no-such-format")])
+    assert [a.read_bytes() for a in good.files] == [
+        b.read_bytes() for b in save_figure(small(), tmp_path / "2", "a").files
+    ]
