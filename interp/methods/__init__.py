@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from interp.methods.ablations import dinm_ablations
     from interp.methods.base import DEFAULT_SUFFIX, SUFFIX_S1, SUFFIX_S2, Detoxified, Method
     from interp.methods.dinm import Dinm
     from interp.methods.dpo import Dpo
@@ -24,6 +25,7 @@ _HOME = {
     "FtL": "ft_l",
     "SelfReminder": "self_reminder",
     "Sft": "sft",
+    "dinm_ablations": "ablations",
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "Method",
     "SelfReminder",
     "Sft",
+    "dinm_ablations",
 ]
 
 
