@@ -61,6 +61,11 @@ def fell(record: RegionToxicity) -> bool:
     return beyond_chance(record) and record.z_vanilla > 2.0 and record.change.high < 0.0
 
 
+def rose(record: RegionToxicity) -> bool:
+    """A rise beyond chance, the same way for the edits' whole interval, wherever vanilla's value stood."""
+    return beyond_chance(record) and record.change.low > 0.0
+
+
 # --------------------------------------------------------------------------------------------- verdict
 def _verdict(
     region: Sequence[RegionToxicity], shift: ActivationShift | None, swap: SwapShares | None
@@ -113,14 +118,17 @@ def _region_sentence(region: Sequence[RegionToxicity]) -> str:
         says = f"{moved}, no more than random directions do"
     elif first.change.low <= 0.0 <= first.change.high and first.change.n > 1:
         says = f"{moved}, but the edits disagree on the direction"
+    elif rose(first):
+        says = (
+            f"{moved}: it rose, more than random directions do, so that the region reads as more toxic than vanilla's"
+        )
     else:
         says = f"{moved}, more than random directions do"
     if abs(first.z_vanilla) <= 2.0:
         says += "; vanilla's own value is not above chance, so that there was little to take away"
-    agree = sum(fell(r) for r in region)
-    return (
-        f"Region toxicity ({first.definition}) {says}; {agree} of {len(region)} definitions show a fall beyond chance."
-    )
+    falls, rises = sum(fell(r) for r in region), sum(rose(r) for r in region)
+    agree = f"{falls} of {len(region)} definitions show a fall beyond chance" + (f", {rises} a rise" if rises else "")
+    return f"Region toxicity ({first.definition}) {says}; {agree}."
 
 
 def _p(record: RegionToxicity) -> str:

@@ -120,6 +120,21 @@ def test_edits_that_disagree_are_told() -> None:
     assert "disagree on the direction" in conclude([toxicity(spread=0.06)], None).evidence
 
 
+def test_a_rise_beyond_chance_is_put_in_words_and_counted() -> None:
+    rise, none = toxicity(change=0.05), toxicity(p=0.5)
+    said = conclude([rise, rise, none, toxicity()], shift(0.0, identity=True))
+    assert said.verdict == "undecided"
+    assert "it rose, more than random directions do" in said.evidence
+    assert "more toxic than vanilla's" in said.evidence
+    assert "1 of 4 definitions show a fall beyond chance, 2 a rise." in said.evidence
+
+
+@pytest.mark.parametrize("record", [toxicity(), toxicity(change=0.05, p=0.5), toxicity(change=0.05, shaped=0.3)])
+def test_a_fall_or_a_change_within_chance_is_not_called_a_rise(record: RegionToxicity) -> None:
+    assert "rose" not in conclude([record], None).evidence
+    assert "a rise" not in conclude([record], None).evidence
+
+
 def test_the_papers_rule_by_its_own_two_numbers() -> None:
     assert paper_rule([toxicity()], shift()) == "erased"
     assert paper_rule([toxicity(change=0.0)], shift()) == "bypassed"
