@@ -54,6 +54,10 @@ def main(
     judge: Annotated[
         str, typer.Option(help="Safety judge: auto, demo, safeedit, or a hub id or folder of a classifier.")
     ] = "auto",
+    judge_safe_label: Annotated[
+        str | None,
+        typer.Option(help="Which label of the classifier given with --judge means safe: its index or its name."),
+    ] = None,
     probe_data: Annotated[
         str, typer.Option(help="Texts of the toxic probe: demo, a Jigsaw CSV (comment_text, toxic), or a hub id.")
     ] = "demo",
@@ -93,6 +97,7 @@ def main(
         dpo_from=dpo_from,
         overrides=tuple(set_ or ()),
         judge=judge,
+        judge_safe_label=judge_safe_label,
         probe_data=probe_data,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,

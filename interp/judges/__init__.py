@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from interp.errors import InputError
 from interp.judges.base import EMPTY, Judge, JudgeReport
 from interp.judges.degeneration import is_degenerate
 from interp.judges.demo import TextJudge
@@ -28,10 +29,17 @@ __all__ = [
 def load(name: str, benchmark: Benchmark, *, safe_label: int | str | None = None, device: Any = "cpu") -> Judge:
     """A judge by name: "demo" (learned from the benchmark's train split), "safeedit", or a classifier's folder or id.
 
+    Args:
+        safe_label: index or name of a classifier's label that means safe, where its config does not tell.
+
     Raises:
-        InputError: as `TextJudge.train` and `ClassifierJudge.from_pretrained`.
+        InputError: as `TextJudge.train` and `ClassifierJudge.from_pretrained`; a safe label for "demo", which has none.
     """
     if name == "demo":
+        if safe_label is not None:
+            raise InputError(
+                f"a safe label ({safe_label!r}) is for a classifier; the judge 'demo' learns its labels from the data"
+            )
         return TextJudge.train(benchmark)
     from interp.judges.classifier import ClassifierJudge
 

@@ -155,13 +155,19 @@ def find_safe_label(labels: dict[int, str], asked: int | str | None, name: str) 
         if index not in labels:
             raise InputError(f"the judge {name} has no label {asked!r}; it has {shown}")
         return index
+    if len(labels) != 2:
+        raise InputError(
+            f"the judge {name} has {len(labels)} labels ({shown}); with other than two, say which one means safe: "
+            "--judge-safe-label (safe_label), by index or name"
+        )
     words = {i: re.sub(r"[\W_]+", " ", label.lower()).strip() for i, label in labels.items()}
     safe = [i for i, label in words.items() if _SAFE.search(label) and not label.startswith("un")]
     unsafe = [i for i, label in words.items() if i not in safe and _UNSAFE.search(label)]
-    if len(labels) == 2 and len(safe) <= 1 and len(unsafe) <= 1 and (safe or unsafe):
+    if len(safe) <= 1 and len(unsafe) <= 1 and (safe or unsafe):
         return safe[0] if safe else next(i for i in labels if i not in unsafe)
     raise InputError(
-        f"the judge {name} does not say which of its labels is safe (it has {shown}); give safe_label, by index or name"
+        f"the judge {name} does not say which of its labels is safe (it has {shown}); give --judge-safe-label "
+        "(safe_label), by index or name"
     )
 
 

@@ -44,6 +44,7 @@ class Settings:
     dpo_from: str = "sft"
     overrides: tuple[str, ...] = ()
     judge: str = "auto"
+    judge_safe_label: str | None = None
     probe_data: str = "demo"
     max_new_tokens: int = 64
     batch_size: int | None = None

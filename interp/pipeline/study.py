@@ -188,7 +188,7 @@ def judge_for(settings: Settings, benchmark: Benchmark, vanilla: HookedModel) ->
     name = settings.judge
     if name == "auto":
         name = "demo" if benchmark.planted else "safeedit"
-    return load_judge(name, benchmark, device=str(vanilla.device))
+    return load_judge(name, benchmark, safe_label=settings.judge_safe_label, device=str(vanilla.device))
 
 
 def toxic_probes(settings: Settings, vanilla: HookedModel, run: Run) -> tuple[TrainedProbe, ...]:

@@ -161,18 +161,36 @@ def test_label_names_that_say_it_are_understood(labels: tuple[str, str], safe: i
     assert find_safe_label(dict(enumerate(labels)), None, "j") == safe
 
 
-@pytest.mark.parametrize(
-    "labels", [("LABEL_0", "LABEL_1"), ("safe", "not safe"), ("safe", "unsafe", "spam"), ("toxic", "hate")]
-)
+@pytest.mark.parametrize("labels", [("LABEL_0", "LABEL_1"), ("safe", "not safe"), ("toxic", "hate")])
 def test_labels_that_do_not_say_which_one_is_safe_must_be_explained(labels: tuple[str, ...]) -> None:
     names = dict(enumerate(labels))
     with pytest.raises(
-        InputError, match=rf"does not say which of its labels is safe .*0 = {labels[0]}.*give safe_label"
+        InputError, match=rf"does not say which of its labels is safe .*0 = {labels[0]}.*give --judge-safe-label"
     ):
         find_safe_label(names, None, "j")
     assert find_safe_label(names, 1, "j") == 1
     assert find_safe_label(names, "1", "j") == 1
     assert find_safe_label(names, labels[0].upper(), "j") == 0
+
+
+def test_other_than_two_labels_are_listed_and_one_must_be_named_safe() -> None:
+    names = {0: "safe", 1: "unsafe", 2: "spam"}
+    with pytest.raises(InputError) as error:
+        find_safe_label(names, None, "j")
+    said = "the judge j has 3 labels (0 = safe, 1 = unsafe, 2 = spam); with other than two, say which one means safe"
+    assert str(error.value).startswith(said)
+    assert "--judge-safe-label" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert find_safe_label(names, "spam", "j") == 2
+    assert find_safe_label(names, "0", "j") == 0
+
+
+def test_a_safe_label_reaches_a_classifier_by_folder_and_is_refused_for_the_judge_that_learns(folder: Path) -> None:
+    judge = judges.load(str(folder), Benchmark("none"), safe_label="unsafe")
+    assert isinstance(judge, ClassifierJudge)
+    assert judge.safe_label == 1
+    with pytest.raises(InputError, match=r"'0'.* is for a classifier"):
+        judges.load("demo", Benchmark("none"), safe_label="0")
 
 
 def test_a_label_that_is_not_there_is_refused_with_those_that_are() -> None:

@@ -13,6 +13,7 @@ from small_run import SMALL
 
 from interp.compare import run
 from interp.edits import WeightEdit
+from interp.errors import InputError
 from interp.methods.dinm import Dinm
 from interp.models import HookedModel
 from interp.pipeline import rows, study
@@ -203,6 +204,7 @@ def test_sft_is_trained_once_and_then_taken_from_the_cache(tmp_path: Path) -> No
         (["dinm", "--instances", "100000"], "expected 1 to 1350 instances"),
         (["dinm", "--device", "toaster"], "--device toaster"),
         (["dinm", "--judge", "no-such-judge"], "no-such-judge"),
+        (["dinm", "--judge-safe-label", "0"], "a safe label ('0') is for a classifier"),
         (["dinm", "--set", "dinm.lr=x"], "expected a float"),
         (["dinm", "--set", "sft.lr=1e-4"], "sft is not run"),
         (["dinm", "--suffix", "S3"], "--suffix: expected S1, S2, none or a text, got 'S3'"),
@@ -225,6 +227,21 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert len(told) == 1
     assert said in told[0]
     assert not any("Traceback" in line for line in printed)
+
+
+def test_the_safe_label_named_on_the_command_line_reaches_the_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {}
+
+    def load(name: str, *_: object, **options: Any) -> None:
+        given.update(options, name=name)
+        raise InputError("seen")
+
+    monkeypatch.setattr(study, "load_judge", load)
+    options = ["--judge", "some/folder", "--judge-safe-label", "harmless", "--out", str(tmp_path / "run")]
+    assert run(["dinm", *SMALL, *options]) == 2
+    assert (given["name"], given["safe_label"]) == ("some/folder", "harmless")
 
 
 def test_a_folder_of_another_run_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

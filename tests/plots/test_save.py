@@ -118,7 +118,7 @@ def test_a_page_that_draws_on_leaves_no_trace_in_the_next_figure(tmp_path: Path)
 def test_a_figure_that_fails_costs_the_next_one_nothing(tmp_path: Path) -> None:
     good = save_figure(small(), tmp_path / "1", "a")
     with pytest.raises(Exception, match=r"."):
-        save._RENDERER.draw([({"data": [{"type": "scatter"}], "layout": {}}, "no-such-format")])
+        save._RENDERER.draw([({"data": 5, "layout": {}}, "svg")])
     assert [a.read_bytes() for a in good.files] == [
         b.read_bytes() for b in save_figure(small(), tmp_path / "2", "a").files
     ]
