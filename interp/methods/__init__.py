@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from interp.methods.dinm import Dinm
     from interp.methods.dpo import Dpo
     from interp.methods.ft_l import FtL
+    from interp.methods.profs import Profs
     from interp.methods.self_reminder import SelfReminder
     from interp.methods.sft import Sft
 
@@ -23,6 +24,7 @@ _HOME = {
     "Dinm": "dinm",
     "Dpo": "dpo",
     "FtL": "ft_l",
+    "Profs": "profs",
     "SelfReminder": "self_reminder",
     "Sft": "sft",
     "dinm_ablations": "ablations",
@@ -37,6 +39,7 @@ __all__ = [
     "Dpo",
     "FtL",
     "Method",
+    "Profs",
     "SelfReminder",
     "Sft",
     "dinm_ablations",
