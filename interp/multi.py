@@ -8,7 +8,7 @@ of each edited model decoded alone (in float32; rounding depends on batch shapes
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -43,31 +43,47 @@ def generate_edited(
     Args:
         prompts: already formatted.
         which: for each prompt the index of its edit; None is the model as it is.
-        edits: of W_V matrices (see `shareable`); each costs the memory of what it changes, in the model's type.
+        edits: of W_V matrices (`shareable`), each at the memory of what it changes, in the model's type. An edit of
+            anything else is applied and decoded alone.
         batch_size: rows decoded at a time, of any edits.
         progress: called with (prompts answered, prompts in all).
         force: as in `WeightEdit.applied`.
 
     Raises:
-        InputError: `which` does not fit, an edit of other weights or of another model, or as `HookedModel.generate`.
+        InputError: `which` does not fit, an edit of another model, or as `HookedModel.generate`.
     """
     if len(which) != len(prompts) or not all(w is None or 0 <= w < len(edits) for w in which):
         raise InputError(f"expected for each of {len(prompts)} prompts one of {len(edits)} edits or None, got {which}")
-    weights = RowWeights(model, edits, force)
-    with weights.applied():
-        return model.generate(
-            prompts,
+    together = {index: edit for index, edit in enumerate(edits) if shareable(model, edit)}
+    found: dict[int, Generation] = {}
+    report = progress or (lambda done, total: None)
+
+    def generate(chosen: list[int], rows: Callable[[list[int]], None] | None = None) -> None:
+        before = len(found)
+        answers = model.generate(
+            [prompts[i] for i in chosen],
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
-            progress=progress,
-            rows=lambda batch: weights.choose([which[i] for i in batch]),
+            progress=lambda done, _: report(before + done, len(prompts)),
+            rows=rows,
         )
+        found.update(zip(chosen, answers, strict=True))
+
+    shared = [i for i, edit in enumerate(which) if edit is None or edit in together]
+    weights = RowWeights(model, together, force)
+    with weights.applied():
+        generate(shared, lambda batch: weights.choose([which[shared[i]] for i in batch]))
+    for index, edit in enumerate(edits):
+        if index not in together:
+            with edit.applied(model, force):
+                generate([i for i, own in enumerate(which) if own == index])
+    return [found[i] for i in range(len(prompts))]
 
 
 class RowWeights:
     """Forwards of W_V in which each row of the batch has the weight of its own edit."""
 
-    def __init__(self, model: HookedModel, edits: Sequence[WeightEdit], force: bool = False) -> None:
+    def __init__(self, model: HookedModel, edits: Mapping[int, WeightEdit], force: bool = False) -> None:
         """Lay out the edited matrices beside the model.
 
         Raises:
@@ -77,7 +93,7 @@ class RowWeights:
         names = _value_names(model)
         self.edited: dict[int, dict[int, nn.Module]] = {}
         """layer -> edit -> W_V's module with the edit in it."""
-        for index, edit in enumerate(edits):
+        for index, edit in edits.items():
             targets = edit.targets(model, force)
             if not shareable(model, edit):
                 other = sorted(set(targets) - set(names))[0]

@@ -57,6 +57,11 @@ def source_hash() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that a number can depend on. Reads metadata only, imports nothing."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     names = ("interp", "torch", "transformers", "transformer-lens", "trl", "peft", "scikit-learn", "plotly")

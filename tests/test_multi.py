@@ -7,7 +7,7 @@ import torch
 
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
-from interp.multi import generate_edited, shareable
+from interp.multi import RowWeights, generate_edited, shareable
 
 
 def edit_of(model, layer: int, seed: int, size: float = 0.4, bias: bool = False) -> WeightEdit:
@@ -51,6 +51,20 @@ def test_an_edit_of_several_layers_and_of_a_bias_is_followed(make_model, texts):
     assert generate_edited(model, texts, which, edits, max_new_tokens=8) == alone(model, texts, which, edits, 8)
 
 
+def test_an_edit_of_other_weights_is_decoded_alone_in_its_place(make_model, texts):
+    model, seen = make_model("llama"), []
+    name = "model.layers.0.self_attn.o_proj.weight"
+    delta = torch.randn(dict(model.hf.named_parameters())[name].shape, generator=torch.Generator().manual_seed(0))
+    attention = WeightEdit({name: delta}, Provenance("random", model.source, model.weight_hash()))
+    edits, which = [edit_of(model, 1, 0), attention], [1, 0, None, 1]
+    together = generate_edited(
+        model, texts, which, edits, max_new_tokens=8, progress=lambda done, total: seen.append((done, total))
+    )
+    assert together == alone(model, texts, which, edits, 8)
+    assert seen[-1] == (4, 4)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
 def test_the_model_is_left_as_it_was(llama, texts):
     before = llama.generate(texts, max_new_tokens=6)
     forwards = [llama.value_module(layer).__dict__.get("forward") for layer in range(llama.n_layers)]
@@ -71,7 +85,7 @@ def test_what_cannot_be_decoded_together_is_refused(make_model, texts):
     attention = WeightEdit({name: delta}, Provenance("random", model.source, model.weight_hash()))
     assert not shareable(model, attention)
     with pytest.raises(InputError, match="expected edits of W_V alone, got one of model"):
-        generate_edited(model, texts, [0] * 4, [attention])
+        RowWeights(model, {0: attention})
     good = edit_of(model, 1, 0)
     with pytest.raises(InputError, match="one of 1 edits or None"):
         generate_edited(model, texts, [0, 0, 0, 1], [good])

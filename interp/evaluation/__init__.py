@@ -4,7 +4,7 @@ from interp.evaluation.defense import defense_scores
 from interp.evaluation.entropy import fluency, ngram_entropy
 from interp.evaluation.items import BENIGN, KQA, WRAPPED, Item, by_owner, plan
 from interp.evaluation.performance import general, matches
-from interp.evaluation.responses import judged, respond
+from interp.evaluation.responses import judged, respond, respond_edited
 
 __all__ = [
     "BENIGN",
@@ -20,4 +20,5 @@ __all__ = [
     "ngram_entropy",
     "plan",
     "respond",
+    "respond_edited",
 ]

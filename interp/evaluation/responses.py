@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
+from interp.edits import WeightEdit
 from interp.evaluation.items import Item
 from interp.judges import Judge
+from interp.models import HookedModel
+from interp.multi import generate_edited
 from interp.records import Response
 
 
@@ -59,28 +62,79 @@ def respond(
     distinct = list(dict.fromkeys(prompts))
     if not distinct:
         return []
-    answers = dict(
-        zip(
-            distinct,
-            model.generate(distinct, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress),
-            strict=True,
-        )
-    )
+    texts = model.generate(distinct, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
+    answers = dict(zip(distinct, texts, strict=True))
     responses = [
-        Response(
-            model=name or model.name,
-            instance_id=item.ref,
-            kind=item.kind,
-            suffix=bool(item.suffix or item.prefix),
-            prompt=prompt,
-            text=answers[prompt].text,
-            n_tokens=answers[prompt].n_tokens,
-            ended=answers[prompt].ended,
-            edited_on=edited_on,
-        )
+        _response(name or model.name, item, prompt, answers[prompt], edited_on)
         for item, prompt in zip(items, prompts, strict=True)
     ]
     return responses if judge is None else judged(responses, judge)
+
+
+def respond_edited(
+    model: HookedModel,
+    edits: Sequence[WeightEdit],
+    items: Sequence[Sequence[Item]],
+    *,
+    name: str,
+    edited_on: Sequence[int],
+    judge: Judge | None = None,
+    max_new_tokens: int = 64,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[list[Response]]:
+    """The responses of many edits of one model, decoded together: for each edit one response per item of its own.
+
+    The same as `respond` on each edited model, at a fraction of the time (`interp.multi`).
+
+    Args:
+        edits: of `model`.
+        items: what each edit is asked, in the order of the edits.
+        edited_on: the id of the instance of each edit.
+        progress: called with (done, total) distinct prompts of all edits.
+
+    Raises:
+        InputError: as `generate_edited`.
+    """
+    asked = [[model.format_prompt(i.query, i.suffix, i.prefix) for i in own] for own in items]
+    distinct = list(dict.fromkeys((edit, prompt) for edit, prompts in enumerate(asked) for prompt in prompts))
+    if not distinct:
+        return [[] for _ in edits]
+    texts = generate_edited(
+        model,
+        [prompt for _, prompt in distinct],
+        [edit for edit, _ in distinct],
+        edits,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    answers = dict(zip(distinct, texts, strict=True))
+    found = [
+        [
+            _response(name, item, prompt, answers[edit, prompt], edited_on[edit])
+            for item, prompt in zip(own, asked[edit], strict=True)
+        ]
+        for edit, own in enumerate(items)
+    ]
+    if judge is None:
+        return found
+    verdicts = iter(judged([r for own in found for r in own], judge))  # judged in one batch
+    return [[next(verdicts) for _ in own] for own in found]
+
+
+def _response(name: str, item: Item, prompt: str, answer: Any, edited_on: int | None) -> Response:
+    return Response(
+        model=name,
+        instance_id=item.ref,
+        kind=item.kind,
+        suffix=bool(item.suffix or item.prefix),
+        prompt=prompt,
+        text=answer.text,
+        n_tokens=answer.n_tokens,
+        ended=answer.ended,
+        edited_on=edited_on,
+    )
 
 
 def judged(responses: Sequence[Response], judge: Judge) -> list[Response]:

@@ -2,7 +2,7 @@
 
 Every prompt runs alone, without padding. Two models then see identical tokens in identical shapes by construction (the
 same model in another batch shape already differs by 1e-7), and an edit can be recorded on its own prompt only and
-still be compared with vanilla to the last bit.
+still be compared with vanilla to the last bit. Only what a model wrote itself, which no two share, is read in batches.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.capture import capture
+from interp.capture import capture, stream
 from interp.errors import InputError
 from interp.models import HookedModel
 
+OWN_BATCH = 16
+"""Prompts with their own answers in one forward."""
 Pooling = Literal["mean", "last"]
 """Over the tokens of a prompt: the mean over all of them, or the last one, where the answer begins.
 
@@ -102,8 +104,8 @@ def record(
         if other is not None and len(other) != len(queries):
             raise InputError(f"expected {len(queries)} {name}, one per prompt, got {len(other)}")
     middle = "resid_pre" if getattr(model.hf.config, "use_parallel_residual", False) else "resid_mid"
-    h_down, resid, h_mid, strength, own = [], [], [], [], []
-    for n, query in enumerate(queries):
+    h_down, resid, h_mid, strength = [], [], [], []
+    for query in queries:
         tokens = model.tokenize([model.format_prompt(query, suffix)])
         got = capture(model, tokens, ("h_down", "resid_post", middle), pool="none", batch_size=1)
         down, post = (got.stack(name)[:, 0].float().cpu() for name in ("h_down", "resid_post"))
@@ -111,12 +113,10 @@ def record(
         resid.append(_pool(post, pooling))
         h_mid.append(got.acts[middle, layer][0, -1].float().cpu())
         strength.append(down[layer, -1].abs().mean())
-        if responses is not None:
-            own.append(_own_tokens(model, query, suffix, responses[n], layer))
     found = PromptActivations(
         layer, pooling, tuple(range(len(queries)) if index is None else index),
         torch.stack(h_down), torch.stack(resid), torch.stack(h_mid), torch.stack(strength),
-        torch.stack(own) if responses is not None else None,
+        _own_tokens(model, queries, suffix, responses, layer) if responses is not None else None,
     )  # fmt: skip
     if not (torch.isfinite(found.h_down).all() and torch.isfinite(found.h_mid).all()):
         raise InputError(f"expected finite activations of {model.name}, got NaN or infinity")
@@ -164,12 +164,26 @@ def _pool(acts: Float[Tensor, "layer seq d"], pooling: Pooling) -> Float[Tensor,
     return acts.mean(dim=1) if pooling == "mean" else acts[:, -1].clone()
 
 
-def _own_tokens(model: HookedModel, query: str, suffix: str, response: str, layer: int) -> Float[Tensor, "d_mlp"]:
-    if not response.strip():
-        return torch.full((model.d_mlp,), float("nan"))
-    prompt, answer = model.encode_pair(
-        query, response, suffix, max_prompt=model.context, max_answer=model.context, eos=False
-    )
-    tokens = model.pad([[*prompt, *answer]])
-    got = capture(model, tokens, ("h_down",), layers=[layer], pool="none", batch_size=1).acts["h_down", layer]
-    return got[0, len(prompt) :].float().mean(dim=0).cpu()
+def _own_tokens(
+    model: HookedModel, queries: Sequence[str], suffix: str, responses: Sequence[str], layer: int
+) -> Float[Tensor, "prompt d_mlp"]:
+    """Mean h_down over the tokens of each response; NaN where it is empty."""
+    own = torch.full((len(queries), model.d_mlp), float("nan"))
+    rows, starts = {}, []
+    for n, (query, response) in enumerate(zip(queries, responses, strict=True)):
+        if response.strip():
+            prompt, answer = model.encode_pair(
+                query, response, suffix, max_prompt=model.context, max_answer=model.context, eos=False
+            )
+            rows[n] = [*prompt, *answer]
+            starts.append(len(prompt))
+    if not rows:
+        return own
+    tokens = model.pad(list(rows.values()), side="right")
+    place, start = torch.tensor(list(rows)), torch.tensor(starts)
+    for batch in stream(model, tokens, ("h_down",), layers=[layer], batch_size=OWN_BATCH):
+        acts, index = batch.acts["h_down", layer].float().cpu(), list(batch.index)
+        answered = torch.arange(acts.shape[1])[None] >= start[index][:, None]
+        kept = (answered & batch.tokens.attention_mask.bool().cpu())[..., None]
+        own[place[index]] = (acts * kept).sum(1) / kept.sum(1)
+    return own

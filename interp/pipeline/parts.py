@@ -22,8 +22,13 @@ from interp.runs import Run, atomic_path, read_json, write_json
 
 def keep(run: Run, part: str, responses: Sequence[Response], seconds: dict[str, float]) -> None:
     """Write a part: what it took, then its responses."""
-    write_json(run.path / f"{part}.seconds.json", seconds)
+    keep_seconds(run, part, seconds)
     run.save_all(part, responses)
+
+
+def keep_seconds(run: Run, part: str, seconds: dict[str, float]) -> None:
+    """Write what a part took."""
+    write_json(run.path / f"{part}.seconds.json", seconds)
 
 
 def kept(run: Run, part: str, seconds: dict[str, float]) -> list[Response]:
@@ -33,19 +38,26 @@ def kept(run: Run, part: str, seconds: dict[str, float]) -> list[Response]:
         InputError: a file of the part is damaged.
     """
     responses = run.load_all(part, Response)
-    file = run.path / f"{part}.seconds.json"
-    if responses and file.exists():
-        took = read_json(file)
-        if not isinstance(took, dict) or not all(isinstance(s, int | float) for s in took.values()):
-            raise InputError(f"{file} is damaged: expected seconds by stage; delete it and run again")
-        add(seconds, took)
+    if responses:
+        add_kept(run, part, seconds)
     return responses
+
+
+def add_kept(run: Run, part: str, seconds: dict[str, float]) -> None:
+    """Add what a part took to `seconds`. Raises InputError where the file that says it is damaged."""
+    file = run.path / f"{part}.seconds.json"
+    if not file.exists():
+        return
+    took = read_json(file)
+    if not isinstance(took, dict) or not all(isinstance(s, int | float) for s in took.values()):
+        raise InputError(f"{file} is damaged: expected seconds by stage; delete it and run again")
+    add(seconds, took)
 
 
 def add(seconds: dict[str, float], more: dict[str, float]) -> None:
     """Add the seconds of each stage to those of the same name."""
     for stage, took in more.items():
-        seconds[stage] = round(seconds.get(stage, 0.0) + took, 2)
+        seconds[stage] = round(seconds.get(stage, 0.0) + took, 3)
 
 
 def keep_warnings(run: Run, name: str, model: HookedModel) -> None:

@@ -6,14 +6,12 @@ are there is complete and is read back, never computed twice.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from interp.edits import WeightEdit
 from interp.errors import InputError
-from interp.evaluation import Item, by_owner, defense_scores, general, respond
-from interp.mechanism.activations import PromptActivations, inputs_untouched, join, record
+from interp.evaluation import Item, defense_scores, general, respond
+from interp.mechanism.activations import PromptActivations, inputs_untouched, record
 from interp.mechanism.reading import conclude
 from interp.mechanism.region import RegionMeasurement
 from interp.mechanism.shift import activation_shift
@@ -22,19 +20,14 @@ from interp.mechanism.swap import SwapMargins, swap_margins, swap_shares
 from interp.mechanism.weights import (
     change_by_layer,
     changed_parameters,
-    edited_value_vectors,
-    edits_change_by_layer,
 )
-from interp.methods.base import Method
 from interp.models import HookedModel
 from interp.pipeline.parts import (
     add,
     keep,
     keep_warnings,
     kept,
-    load_activations,
     recall_warnings,
-    save_activations,
 )
 from interp.pipeline.progress import Report
 from interp.pipeline.study import Study, locate, timed
@@ -67,7 +60,7 @@ def vanilla_row(study: Study, seconds: dict[str, float]) -> ComparisonRow:
     region = study.region.measure("vanilla", [study.vanilla.value_vectors(study.layer)])
     inside = Inside(study.scores[0].counts, region, (0.0,) * study.vanilla.n_layers)
     responses = study.run.load_all("parts/vanilla", Response)
-    return _row(study, "vanilla", "vanilla", study.settings.model, inside, responses, seconds)
+    return row_of(study, "vanilla", "vanilla", study.settings.model, inside, responses, seconds)
 
 
 def checkpoint_row(
@@ -102,100 +95,8 @@ def checkpoint_row(
         )
     keep_warnings(study.run, "vanilla", study.vanilla)
     warnings = tuple(f"{name}: {line}" for line in model.warnings)
-    row = _row(study, name, method, source, inside, responses, seconds, warnings)
-    return Measured(row, _source(study, name, acts))
-
-
-def edits_row(study: Study, name: str, method: Method, seconds: dict[str, float]) -> Measured:
-    """One edit per instance, each asked its own prompts and its share of the general questions."""
-    items = by_owner(study.items)
-    responses: list[Response] = []
-    pieces: list[PromptActivations] = []
-    with study.stages.stage(f"{name}: edits and answers") as report:
-        for index, instance in enumerate(study.instances):
-            answers, acts = _edit_part(study, name, method, index, instance, items[instance.id], seconds)
-            responses += answers
-            pieces.append(acts)
-            report(index + 1, len(study.instances))
-
-    def edits() -> Iterator[WeightEdit]:
-        """Read from disk one by one: the matrices of a large model do not fit in memory together."""
-        for instance in study.instances:
-            yield WeightEdit.load(_edit_file(study, name, instance))
-
-    with timed(seconds, "mechanism"), study.stages.stage(f"{name}: inside") as report:
-        layers: Counter[int] = Counter()
-        changed: set[str] = set()
-        margins = []
-        for done, (instance, edit) in enumerate(zip(study.instances, edits(), strict=True), start=1):
-            layers[_edited_layer(edit, name)] += 1
-            changed |= set(edit.deltas)
-            margins.append(
-                swap_margins(
-                    study.vanilla,
-                    edit.beside(study.vanilla),
-                    [instance.adversarial_prompt],
-                    study.layer,
-                    study.margin_tokens,
-                    identity=set(edit.deltas) <= {study.vanilla.value_name(study.layer)},
-                )
-            )
-            report(done, len(study.instances))
-        weights = edited_value_vectors(study.vanilla, (e.deltas for e in edits()), study.layer)
-        acts = join(pieces)
-        inside = Inside(
-            dict(layers),
-            study.region.measure(name, weights),
-            edits_change_by_layer(study.vanilla, (e.deltas for e in edits())),
-            shift_of(study, name, acts, changed),
-            shares_of(study, name, SwapMargins.join(margins), changed),
-        )
-    elsewhere = len(study.instances) - layers[study.layer]
-    warnings = (f"{name}: {elsewhere} edits are at another layer than the region's ({study.layer})",)
-    source = f"{len(study.instances)} edits, one per instance"
-    keep_warnings(study.run, "vanilla", study.vanilla)
-    row = _row(study, name, "dinm", source, inside, responses, seconds, warnings if elsewhere else ())
-    return Measured(row, _source(study, name, acts))
-
-
-def drop_edits(study: Study, name: str) -> None:
-    """Delete the edits of a finished row."""
-    for instance in study.instances:
-        _edit_file(study, name, instance).unlink(missing_ok=True)
-
-
-def _edit_part(
-    study: Study,
-    name: str,
-    method: Method,
-    index: int,
-    instance: Instance,
-    items: list[Item],
-    seconds: dict[str, float],
-) -> tuple[list[Response], PromptActivations]:
-    """One instance: edit, ask, record; or read what an earlier run wrote."""
-    part = f"parts/{name}/{instance.id}"
-    file = study.run.path / f"{part}.activations.safetensors"
-    responses = kept(study.run, part, seconds)
-    if responses:
-        return responses, load_activations(file)
-    took: dict[str, float] = {}
-    with timed(took, "edit"):
-        detoxified = method.detoxify(study.vanilla, instance)
-    if detoxified.edit is None:
-        raise InputError(f"expected an edit from {name}, got none")
-    with detoxified.applied(study.vanilla) as model:
-        with timed(took, "evaluate"):
-            responses = ask(study, model, items, name, edited_on=instance.id)
-        with timed(took, "mechanism"):
-            own = own_answers(responses, [instance])
-            acts = record(model, [instance.adversarial_prompt], study.layer, index=[index], responses=own)
-    save_activations(file, acts)
-    detoxified.edit.save(_edit_file(study, name, instance))
-    keep_warnings(study.run, "vanilla", study.vanilla)
-    keep(study.run, part, responses, took)
-    add(seconds, took)
-    return responses, acts
+    row = row_of(study, name, method, source, inside, responses, seconds, warnings)
+    return Measured(row, source_of(study, name, acts))
 
 
 # ------------------------------------------------------------------------------------------------- measuring
@@ -257,21 +158,12 @@ def check_comparable(vanilla: HookedModel, model: HookedModel, name: str, querie
 
 
 # ------------------------------------------------------------------------------------------------- small parts
-def _edit_file(study: Study, name: str, instance: Instance):
-    return study.run.path / f"parts/{name}/{instance.id}.edit.safetensors"
-
-
-def _edited_layer(edit: WeightEdit, name: str) -> int:
-    if edit.provenance.layer is None:
-        raise InputError(f"expected an edit of one layer from {name}, got one of several")
-    return edit.provenance.layer
-
-
-def _source(study: Study, name: str, acts: PromptActivations) -> ShiftSource:
+def source_of(study: Study, name: str, acts: PromptActivations) -> ShiftSource:
+    """Where a shift comes from, prompt by prompt (Fig. 8)."""
     return shift_source(study.base, acts, model=name, instance_ids=[i.id for i in study.instances])
 
 
-def _row(
+def row_of(
     study: Study,
     name: str,
     method: str,
@@ -281,6 +173,7 @@ def _row(
     seconds: dict[str, float],
     warnings: tuple[str, ...] = (),
 ) -> ComparisonRow:
+    """The record of a row: what was measured inside it, and its answers scored."""
     states = (False, True) if study.suffix else (False,)
     seed = study.settings.seed
     toxicity = inside.region.toxicity

@@ -14,7 +14,9 @@ from interp.methods.base import Detoxified
 from interp.methods.dinm import Dinm
 from interp.methods.dpo import Dpo
 from interp.methods.sft import Sft
-from interp.pipeline import rows
+from interp.models import HookedModel
+from interp.pipeline import edited, rows
+from interp.pipeline.given import check_given
 from interp.pipeline.parts import add, keep, keep_warnings, kept, recall_warnings
 from interp.pipeline.progress import Stages
 from interp.pipeline.settings import Settings, Spec, with_overrides
@@ -23,6 +25,7 @@ from interp.pipeline.study import (
     is_demo,
     items_for,
     judge_for,
+    margin_warning,
     open_data,
     open_given,
     open_model,
@@ -49,14 +52,13 @@ def prepare(settings: Settings, stages: Stages) -> Study:
             vanilla.check_layer(settings.layer)
         suffix = suffix_text(settings)
         for spec in settings.specs():
-            if spec.source is not None:  # opened here only to refuse it before anything is computed
-                given = open_given(settings, spec.source, spec.name)
-                rows.check_comparable(vanilla, given, spec.name, [i.adversarial_prompt for i in instances])
-                del given
+            if spec.source is not None:
+                check_given(settings, vanilla, spec, [i.adversarial_prompt for i in instances])
         run = open_run(settings, vanilla, instances)
         recall_warnings(run, "vanilla", vanilla)
     with stages.stage("judge"):
         judge = judge_for(settings, benchmark, vanilla)
+        margin_tokens = MarginTokens.of(vanilla, (benchmark.train or instances)[:200])
     with stages.stage("toxic probe"):
         probes = toxic_probes(settings, vanilla, run)
     with stages.stage("vanilla: toxic layer") as report:
@@ -99,8 +101,8 @@ def prepare(settings: Settings, stages: Stages) -> Study:
         items=items,
         base=base,
         region=region,
-        margin_tokens=MarginTokens.of(vanilla, (benchmark.train or instances)[:200]),
-        warnings=probe_warning(settings),
+        margin_tokens=margin_tokens,
+        warnings=[*probe_warning(settings), *margin_warning(benchmark)],
     )
     if not run.has("row-vanilla"):
         run.save("row-vanilla", rows.vanilla_row(study, seconds))
@@ -116,7 +118,7 @@ def measure_all(study: Study) -> Comparison:
         study.run.save(f"source-{spec.name}", measured.source)
         study.run.save(f"row-{spec.name}", measured.row)
         if spec.name == "dinm" and spec.source is None and not study.settings.keep_edits:
-            rows.drop_edits(study, spec.name)
+            edited.drop_edits(study, spec.name)
     names = [s.name for s in study.settings.specs()]
     settings = study.settings
     measured_rows = tuple(study.run.load(f"row-{name}", ComparisonRow) for name in ["vanilla", *names])
@@ -149,7 +151,7 @@ def measure(study: Study, spec: Spec) -> rows.Measured:
         model = open_given(settings, spec.source, spec.name)
         return rows.checkpoint_row(study, spec.name, "given", spec.source, model, seconds)
     if spec.name == "dinm":
-        return rows.edits_row(study, "dinm", method_config(study, "dinm"), seconds)
+        return edited.edits_row(study, "dinm", method_config(study, "dinm"), seconds)
     detoxified = trained(study, spec.name, seconds)
     with detoxified.applied(study.vanilla) as model:
         # The folder's name is the hash of model, data and config; its place in the cache is this machine's business.
@@ -158,27 +160,26 @@ def measure(study: Study, spec: Spec) -> rows.Measured:
 
 
 def trained(study: Study, name: str, seconds: dict[str, float]) -> Detoxified:
-    """The SFT or DPO checkpoint, from the cache or trained now; DPO on top of SFT unless told otherwise."""
-    config = method_config(study, name)
-    train = study.benchmark.train
-    if name == "sft":
-        with timed(seconds, "train"), study.stages.stage("sft: training") as report:
-            return config.detoxify(study.vanilla, train, progress=report)
-    if study.settings.dpo_from == "vanilla":
-        with timed(seconds, "train"), study.stages.stage("dpo: training") as report:
-            return config.detoxify(study.vanilla, train, progress=report)
+    """The SFT or DPO checkpoint, from the cache or trained now; DPO on top of SFT unless told otherwise.
+
+    `seconds["train"]` grows by what each checkpoint's own record says its training took, the SFT below DPO included:
+    this run's clock would say that a cached training is free.
+    """
+    if name == "sft" or study.settings.dpo_from == "vanilla":
+        return train_on(study, name, study.vanilla, seconds)
     given = next((s for s in study.settings.specs() if s.name == "sft" and s.source), None)
     if given is not None:
-        base = open_given(study.settings, str(given.source), "sft")
-        with timed(seconds, "train"), study.stages.stage("dpo: training") as report:
-            return config.detoxify(base, train, progress=report)
-    sft = trained(study, "sft", {})
-    with (
-        sft.applied(study.vanilla) as base,
-        timed(seconds, "train"),
-        study.stages.stage("dpo: training") as report,
-    ):
-        return config.detoxify(base, train, progress=report)
+        return train_on(study, name, open_given(study.settings, str(given.source), "sft"), seconds)
+    with trained(study, "sft", seconds).applied(study.vanilla) as sft:
+        return train_on(study, name, sft, seconds)
+
+
+def train_on(study: Study, name: str, base: HookedModel, seconds: dict[str, float]) -> Detoxified:
+    """One training, or its checkpoint from the cache."""
+    with study.stages.stage(f"{name}: training") as report:
+        checkpoint = method_config(study, name).detoxify(base, study.benchmark.train, progress=report)
+    add(seconds, {"train": checkpoint.log["seconds"]})
+    return checkpoint
 
 
 def method_config(study: Study, name: str) -> Any:

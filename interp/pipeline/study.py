@@ -149,6 +149,16 @@ def probe_warning(settings: Settings) -> list[str]:
     ]
 
 
+def margin_warning(benchmark: Benchmark) -> list[str]:
+    """One line where the refusal margin's tokens had to be read off the instances that are measured."""
+    if benchmark.train:
+        return []
+    return [
+        f"{benchmark.name} has no train split: the first tokens of the refusal margin come from the test instances' own "
+        "safe and unsafe answers"
+    ]
+
+
 def open_run(settings: Settings, vanilla: HookedModel, instances: tuple[Instance, ...]) -> Run:
     """The run folder of exactly this comparison: models, data, settings, versions and source code.
 

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import torch
 
-from interp.evaluation import Item, judged, plan, respond
+from interp.edits import Provenance, WeightEdit
+from interp.evaluation import Item, by_owner, judged, plan, respond, respond_edited
 from interp.records import Verdict
 
 from .examples import benchmark
@@ -75,3 +77,32 @@ def test_a_judge_judges_at_once_or_later_with_the_same_verdicts(llama: Any) -> N
     assert at_once == later
     assert all(r.verdict is not None and r.edited_on == 100 for r in at_once)
     assert respond(llama, [], judge=Length()) == []
+
+
+def test_edits_answered_together_respond_as_each_edited_model_alone(llama: Any) -> None:
+    edits = [edit(llama, layer, seed) for seed, layer in enumerate((1, 2, 1))]
+    bench = benchmark()
+    asked = list(by_owner(items(3)).values())
+    ids = [i.id for i in bench.test[:3]]
+    seen: list[tuple[int, int]] = []
+    together = respond_edited(
+        llama,
+        edits,
+        asked,
+        name="row",
+        edited_on=ids,
+        judge=Length(),
+        max_new_tokens=6,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    for own, weights, instance, responses in zip(asked, edits, ids, together, strict=True):
+        with weights.applied(llama) as edited:
+            assert responses == respond(edited, own, name="row", edited_on=instance, judge=Length(), max_new_tokens=6)
+    assert seen[-1][0] == seen[-1][1] == len({(r.edited_on, r.prompt) for own in together for r in own})
+    assert respond_edited(llama, edits, [[], [], []], name="row", edited_on=ids) == [[], [], []]
+
+
+def edit(model: Any, layer: int, seed: int) -> WeightEdit:
+    generator = torch.Generator().manual_seed(seed)
+    delta = 0.4 * torch.randn(model.value_weight(layer).shape, generator=generator)
+    return WeightEdit({model.value_name(layer): delta}, Provenance("random", model.source, model.weight_hash()))

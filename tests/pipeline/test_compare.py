@@ -140,8 +140,8 @@ def test_a_resumed_run_repeats_no_setup_and_reports_the_seconds_and_warnings_of_
     monkeypatch.setattr(study, "train_probes", again)
     monkeypatch.setattr(study, "layer_distances", again)
     monkeypatch.setattr(Dinm, "detoxify", second_one_interrupts)
-    assert run(["dinm", *SMALL, "--out", str(out)]) == 130  # one instance is edited and has answered
-    pretend(f"dinm/{edited[0]}", "edit", 1000.0)
+    assert run(["dinm", *SMALL, "--out", str(out)]) == 130  # one instance is edited
+    pretend(f"dinm/{edited[0]}.edit", "edit", 1000.0)
     assert run(["dinm", *SMALL, "--out", str(out)]) == 0
     vanilla, dinm = comparison(out).rows
     assert 500.0 <= vanilla.seconds["evaluate"] < 600.0

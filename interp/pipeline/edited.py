@@ -1,0 +1,170 @@
+"""The row of a method that edits once per instance: all edits, then all answers, then a look inside.
+
+Each step takes what the one before left on disk: the edits of a large model need not be in memory together, and a
+killed run goes on with the first instance that lacks something.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from interp.edits import WeightEdit
+from interp.errors import InputError
+from interp.evaluation import by_owner, respond_edited
+from interp.mechanism.activations import PromptActivations, join, record
+from interp.mechanism.swap import SwapMargins, swap_margins
+from interp.mechanism.weights import edited_value_vectors, edits_change_by_layer
+from interp.methods.base import Method
+from interp.pipeline.parts import (
+    add_kept,
+    keep,
+    keep_seconds,
+    keep_warnings,
+    kept,
+    load_activations,
+    save_activations,
+)
+from interp.pipeline.rows import Inside, Measured, own_answers, row_of, shares_of, shift_of, source_of
+from interp.pipeline.study import Study, timed
+from interp.records import Instance, Response
+
+TOGETHER = 32
+"""Edits decoded in one batch: more gain little, and each costs the memory of its matrix."""
+
+
+def edits_row(study: Study, name: str, method: Method, seconds: dict[str, float]) -> Measured:
+    """One edit per instance, each asked its own prompts and its share of the general questions."""
+    make_edits(study, name, method, seconds)
+    responses = answer(study, name, seconds)
+    with timed(seconds, "mechanism"):
+        acts, margins, layers, changed = look_inside(study, name, responses)
+
+        def deltas() -> Iterator:
+            return (edit.deltas for edit in edits(study, name, study.instances))
+
+        inside = Inside(
+            dict(layers),
+            study.region.measure(name, edited_value_vectors(study.vanilla, deltas(), study.layer)),
+            edits_change_by_layer(study.vanilla, deltas()),
+            shift_of(study, name, acts, changed),
+            shares_of(study, name, margins, changed),
+        )
+    elsewhere = len(study.instances) - layers[study.layer]
+    warnings = (f"{name}: {elsewhere} edits are at another layer than the region's ({study.layer})",)
+    source = f"{len(study.instances)} edits, one per instance"
+    row = row_of(study, name, method.name, source, inside, responses, seconds, warnings if elsewhere else ())
+    return Measured(row, source_of(study, name, acts))
+
+
+def make_edits(study: Study, name: str, method: Method, seconds: dict[str, float]) -> None:
+    """Edit once for each instance and write the edit, where it is not there yet."""
+    with study.stages.stage(f"{name}: edits") as report:
+        for done, instance in enumerate(study.instances, start=1):
+            file = edit_file(study, name, instance)
+            if not file.exists():
+                took: dict[str, float] = {}
+                with timed(took, "edit"):
+                    edit = method.detoxify(study.vanilla, instance).edit
+                if edit is None:
+                    raise InputError(f"expected an edit from {name}, got none")
+                keep_warnings(study.run, "vanilla", study.vanilla)
+                keep_seconds(study.run, _edit(name, instance), took)
+                edit.save(file)
+            add_kept(study.run, _edit(name, instance), seconds)
+            report(done, len(study.instances))
+
+
+def answer(study: Study, name: str, seconds: dict[str, float]) -> list[Response]:
+    """What the edited models answer, each to its own items, in the order of the instances."""
+    items = by_owner(study.items)
+    missing = [i for i in study.instances if not kept(study.run, f"parts/{name}/{i.id}", {})]
+    with study.stages.stage(f"{name}: answers") as report:
+        for start in range(0, len(missing), TOGETHER):
+            block = missing[start : start + TOGETHER]
+            took: dict[str, float] = {}
+
+            def answered(done: int, total: int, before: int = start) -> None:
+                share = done / total * min(TOGETHER, len(missing) - before)
+                report(round(before + share), len(missing))
+
+            with timed(took, "evaluate"):
+                found = respond_edited(
+                    study.vanilla,
+                    list(edits(study, name, block)),
+                    [items[i.id] for i in block],
+                    name=name,
+                    edited_on=[i.id for i in block],
+                    judge=study.judge,
+                    max_new_tokens=study.settings.max_new_tokens,
+                    batch_size=study.settings.batch,
+                    progress=answered,
+                )
+            keep_warnings(study.run, "vanilla", study.vanilla)
+            for instance, responses in zip(block, found, strict=True):
+                keep(study.run, f"parts/{name}/{instance.id}", responses, {k: s / len(block) for k, s in took.items()})
+    return [r for i in study.instances for r in kept(study.run, f"parts/{name}/{i.id}", seconds)]
+
+
+def look_inside(
+    study: Study, name: str, responses: Sequence[Response]
+) -> tuple[PromptActivations, SwapMargins, Counter[int], set[str]]:
+    """Each edited model on its own prompt: activations, swap margins, the layers edited, the parameters changed."""
+    by_edit: dict[int, list[Response]] = {}
+    for response in responses:
+        by_edit.setdefault(response.edited_on if response.edited_on is not None else -1, []).append(response)
+    pieces, margins = [], []
+    layers: Counter[int] = Counter()
+    changed: set[str] = set()
+    with study.stages.stage(f"{name}: inside") as report:
+        every = zip(study.instances, edits(study, name, study.instances), strict=True)
+        for index, (instance, edit) in enumerate(every):
+            layers[_layer(edit, name)] += 1
+            changed |= set(edit.deltas)
+            file = study.run.path / f"parts/{name}/{instance.id}.activations.safetensors"
+            if not file.exists():
+                own = own_answers(by_edit[instance.id], [instance])
+                with edit.applied(study.vanilla) as model:
+                    query = [instance.adversarial_prompt]
+                    save_activations(file, record(model, query, study.layer, index=[index], responses=own))
+            pieces.append(load_activations(file))
+            margins.append(
+                swap_margins(
+                    study.vanilla,
+                    edit.beside(study.vanilla),
+                    [instance.adversarial_prompt],
+                    study.layer,
+                    study.margin_tokens,
+                    identity=set(edit.deltas) <= {study.vanilla.value_name(study.layer)},
+                )
+            )
+            report(index + 1, len(study.instances))
+    return join(pieces), SwapMargins.join(margins), layers, changed
+
+
+def edits(study: Study, name: str, instances: Sequence[Instance]) -> Iterator[WeightEdit]:
+    """The edits of these instances, read one by one: the matrices of a large model do not fit in memory together."""
+    for instance in instances:
+        yield WeightEdit.load(edit_file(study, name, instance))
+
+
+def edit_file(study: Study, name: str, instance: Instance) -> Path:
+    """Where the edit of an instance lies."""
+    return study.run.path / f"{_edit(name, instance)}.safetensors"
+
+
+def drop_edits(study: Study, name: str) -> None:
+    """Delete the edits of a finished row."""
+    for instance in study.instances:
+        edit_file(study, name, instance).unlink(missing_ok=True)
+
+
+def _edit(name: str, instance: Instance) -> str:
+    return f"parts/{name}/{instance.id}.edit"
+
+
+def _layer(edit: WeightEdit, name: str) -> int:
+    if edit.provenance.layer is None:
+        raise InputError(f"expected an edit of one layer from {name}, got one of several")
+    return edit.provenance.layer
