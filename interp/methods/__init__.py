@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from interp.methods.ablations import dinm_ablations
     from interp.methods.base import DEFAULT_SUFFIX, SUFFIX_S1, SUFFIX_S2, Detoxified, Method
     from interp.methods.dinm import Dinm
+    from interp.methods.direction import Direction
     from interp.methods.dpo import Dpo
     from interp.methods.ft_l import FtL
     from interp.methods.profs import Profs
@@ -22,6 +23,7 @@ _HOME = {
     "Detoxified": "base",
     "Method": "base",
     "Dinm": "dinm",
+    "Direction": "direction",
     "Dpo": "dpo",
     "FtL": "ft_l",
     "Profs": "profs",
@@ -36,6 +38,7 @@ __all__ = [
     "SUFFIX_S2",
     "Detoxified",
     "Dinm",
+    "Direction",
     "Dpo",
     "FtL",
     "Method",
