@@ -174,7 +174,7 @@ def _open_adapter(
         below = open_base(base or str(named))
     except InputError as error:
         raise InputError(f"the adapter {source} needs its base model: {error}") from error
-    _check_adapter_fits(folder, below, source, str(named))
+    check_adapter_fits(folder, below, source, str(named))
     try:
         with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -188,8 +188,8 @@ def _open_adapter(
     return Checkpoint(merged, tokenizer, source, Path(source).name, notes)
 
 
-def _check_adapter_fits(folder: Path, below: Checkpoint, source: str, named: str) -> None:
-    """Every low-rank pair of the adapter must match a matrix of the base, by name and shape."""
+def check_adapter_fits(folder: Path, below: Checkpoint, source: str, named: str) -> None:
+    """Every low-rank pair of the adapter must match a matrix of the base, by name and shape; else an InputError."""
     file = folder / "adapter_model.safetensors"
     if not file.exists():
         raise InputError(f"the adapter {source} has no adapter_model.safetensors")

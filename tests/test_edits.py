@@ -333,6 +333,24 @@ def test_a_detoxified_checkpoint_is_opened_as_the_model_was(llama, make_model, t
         pass
 
 
+def test_a_detoxified_checkpoint_is_placed_by_the_models_device_map(make_model, texts, tmp_path, monkeypatch):
+    make_model("llama", seed=4).save(tmp_path / "sft")
+    spread = make_model("llama", seed=3)
+    # What accelerate leaves on a model that it spread over devices; on one CPU alone it leaves nothing.
+    parts = ("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb", "lm_head")
+    spread.hf.hf_device_map = dict.fromkeys(parts, "cpu")
+    placed, opening = [], HookedModel.from_pretrained
+
+    def opened(*sources, **options):
+        placed.append((options["device"], options["device_map"]))
+        return opening(*sources, **options)
+
+    monkeypatch.setattr(HookedModel, "from_pretrained", opened)
+    with Detoxified("sft", checkpoint=tmp_path / "sft").applied(spread) as model:
+        assert model.logits(model.tokenize(texts)).isfinite().all()
+    assert placed == [(None, spread.hf.hf_device_map)]
+
+
 def test_a_method_of_prompts_only_leaves_the_model_alone(llama):
     with Detoxified("reminder", suffix="Be kind.").applied(llama) as model:
         assert model is llama

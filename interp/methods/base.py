@@ -61,10 +61,12 @@ class Detoxified:
         elif self.checkpoint is not None:
             if not Path(self.checkpoint).is_dir():
                 raise InputError(f"the checkpoint of {self.method} is gone: expected a folder at {self.checkpoint}")
+            spread = getattr(model.hf, "hf_device_map", None)
             opened = HookedModel.from_pretrained(
                 self.checkpoint,
                 dtype=model.dtype,
-                device=model.device,
+                device=None if spread else model.device,
+                device_map=dict(spread) if spread else None,
                 chat_template=model.chat_template,
                 name=self.method,
             )

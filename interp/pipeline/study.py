@@ -154,8 +154,8 @@ def margin_warning(benchmark: Benchmark) -> list[str]:
     if benchmark.train:
         return []
     return [
-        f"{benchmark.name} has no train split: the first tokens of the refusal margin come from the test instances' own "
-        "safe and unsafe answers"
+        f"{benchmark.name} has no train split: the first tokens of the refusal margin come from the test instances' "
+        "own safe and unsafe answers"
     ]
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from interp.models import HookedModel
 from interp.pipeline import rows, study
 from interp.pipeline import run as stages
 from interp.records import PROMPT_KINDS, Comparison, loads
+from interp.runs import cache_dir
 
 
 def comparison(folder: Path) -> Comparison:
@@ -189,9 +191,21 @@ def test_sft_is_trained_once_and_then_taken_from_the_cache(tmp_path: Path) -> No
         assert run(["sft", *SMALL, *tiny, "--out", str(tmp_path / name)]) == 0
     one, two = (comparison(tmp_path / name).rows[1] for name in ("one", "two"))
     assert one.source == two.source
+    assert one.seconds["train"] == two.seconds["train"] > 0.1  # what its own record says, not what the cache took
     assert one.shift is not None
     assert not one.shift.identity
     assert one.defense == two.defense
+
+
+def test_dpo_is_charged_for_the_sft_it_stands_on(tmp_path: Path) -> None:
+    tiny = [x for name in ("sft", "dpo") for x in ("--set", f"{name}.steps=1", "--set", f"{name}.batch_size=2")]
+    assert run(["dpo", *SMALL, *tiny, "--out", str(tmp_path / "run")]) == 0
+    logs = [json.loads(file.read_text()) for file in (cache_dir() / "models").glob("*/provenance.json")]
+    took = {log["weight_hash"]: log["seconds"] for log in logs}
+    dpo = next(log for log in logs if log["method"] == "dpo")
+    assert comparison(tmp_path / "run").rows[1].seconds["train"] == pytest.approx(
+        dpo["seconds"] + took[dpo["base_hash"]], abs=0.02
+    )
 
 
 @pytest.mark.parametrize(
@@ -258,6 +272,30 @@ def test_training_without_a_train_split_is_refused_before_anything_runs(
     safeedit.save(safeedit.load("demo").test[:5], file)
     assert run(["sft", "--data", str(file), "--instances", "3", "--out", str(tmp_path / "run")]) == 2
     assert "has no train split" in capsys.readouterr().err
+
+
+def test_data_without_a_train_split_is_one_line_for_the_judge_that_learns_and_a_warning_for_the_margin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from interp import safeedit
+
+    file = tmp_path / "SafeEdit_test.json"
+    few = safeedit.load("demo").test[:5]
+    safeedit.save(few, file)
+    options = ["--data", str(file), "--instances", "3", "--facts", "0", "--benign", "0"]
+    assert run(["dinm", *options, "--judge", "demo", "--out", str(tmp_path / "run")]) == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("interp.compare: ")]
+    assert len(told) == 1
+    assert "the 'demo' judge learns from the train split, which" in told[0]
+    assert "has no train split" in study.margin_warning(safeedit.load(str(file)))[0]
+    assert study.margin_warning(safeedit.load("demo")) == []
+
+    alike = [replace(i, unsafe_generation=i.safe_generation) for i in few]
+    safeedit.save(alike, file)
+    monkeypatch.setattr(study, "load_judge", lambda *_, **__: None)
+    monkeypatch.setattr(stages, "toxic_probes", lambda *_: pytest.fail("something was computed first"))
+    assert run(["dinm", *options, "--out", str(tmp_path / "alike")]) == 2
+    assert "begin with the same tokens: no refusal margin can be read" in capsys.readouterr().err
 
 
 def test_help_answers_without_torch() -> None:
