@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from interp.building import attacks as step2
 from interp.building import knowledge as step4
@@ -40,6 +40,7 @@ from interp.safeedit import SPLITS, load, save
 CARD = "card.json"
 
 
+@runtime_checkable
 class Stages(Protocol):
     """What shows progress: `stage` yields a function to call with (done, total)."""
 

@@ -59,6 +59,7 @@ def _read_csv(path: Path) -> list[Row]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
+            width = len(reader.fieldnames or ())
             found = list(reader)
     except FileNotFoundError:
         raise InputError(f"no such file: {path}") from None
@@ -68,7 +69,6 @@ def _read_csv(path: Path) -> list[Row]:
         raise InputError(f"{path} is not UTF-8 text at byte {error.start}; save it as CSV in UTF-8") from error
     except csv.Error as error:
         raise InputError(f"{path} is not CSV: {error}") from error
-    width = len(reader.fieldnames or ())
     for index, row in enumerate(found):
         # DictReader files fields beyond the header under None, and fills missing ones with None.
         if None in row or None in row.values():
