@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "figures"
 RECORD = FIGURES / "comparison.json"
 SLACK = 10.0
-"""Percentage points that a rate may differ beyond the larger half-width of the two intervals."""
+"""Percentage points that a rate may differ beyond the larger half-width of the two intervals (shares: a hundredth)."""
 
 
 def run_comparison(out: Path) -> Comparison:
@@ -77,10 +77,45 @@ def disagreements(ours: Comparison, fresh: Comparison) -> list[str]:
         room = SLACK + max(e.high - e.low for e in (was, now)) / 2
         if abs(now.value - was.value) > room:
             found.append(f"{name}: committed {was.value:.1f} %, now {now.value:.1f} %, allowed {room:.1f} apart")
+    inside = {name: (estimate, slack) for name, estimate, slack in inner(fresh)}
+    for name, was, slack in inner(ours):
+        if name not in inside:
+            found.append(f"{name}: committed, but not measured now")
+            continue
+        now = inside[name][0]
+        room = slack + max(e.high - e.low for e in (was, now)) / 2
+        if abs(now.value - was.value) > room:
+            found.append(f"{name}: committed {was.value:.3g}, now {now.value:.3g}, allowed {room:.2g} apart")
     for was, now in zip(ours.rows, fresh.rows, strict=True):
         if was.shift is not None and now.shift is not None and was.shift.identity != now.shift.identity:
             found.append(f"{was.name}: the shift is an identity in one of the two runs")
+        if was.swap is not None and now.swap is not None and was.swap.gated != now.swap.gated:
+            found.append(f"{was.name}: the effect is too small to divide into shares in one of the two runs")
+        if was.conclusion.verdict != now.conclusion.verdict:
+            found.append(f"{was.name}: committed as {was.conclusion.verdict}, now {now.conclusion.verdict}")
     return found
+
+
+def inner(comparison: Comparison) -> Iterator[tuple[str, Estimate, float]]:
+    """What was measured inside, by name, with how far two trainings may lie apart beyond their intervals.
+
+    The intervals are over inputs, and what is exact for one checkpoint has none; that two processors train two
+    checkpoints stands in neither. A region's change is held to what random directions see under it, in the same unit:
+    nothing smaller is read as a change anywhere.
+    """
+    for row in comparison.rows:
+        if row.shift is not None:
+            yield f"{row.name} shift rate, %", row.shift.rate, SLACK
+            if row.shift.own_tokens is not None:
+                yield f"{row.name} shift on own answers, %", row.shift.own_tokens, SLACK
+        if row.swap is not None:
+            yield f"{row.name} compliance lost, points", row.swap.compliance_drop, SLACK
+            if not row.swap.gated:
+                for part in ("erased", "bypassed", "parallel", "downstream"):
+                    yield f"{row.name} swap share {part}", getattr(row.swap, part), SLACK / 100
+        for region in row.region if row.name != "vanilla" else ():
+            null = region.null_change
+            yield f"{row.name} change of {region.definition}", region.change, (null.high - null.low) / 2
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from interp.plots.gallery import Drawn
 from interp.plots.page import page
-from interp.plots.table import PLANTED, html_tables, notes
+from interp.plots.table import PLANTED, html_tables, judge_note, notes
 from interp.plots.text import fixed, label, ns
 from interp.plots.theme import CONFIG
 from interp.plots.tokens import TokenView, token_views
@@ -100,6 +100,7 @@ def _how_to_read(c: Comparison) -> str:
         f"The toxic direction comes from a probe with {_e(fixed(probe.accuracy.value, 1))} % accuracy on "
         f"{_e(probe.n_test)} held-out texts (always naming the larger class: {_e(fixed(probe.majority, 1))} %), AUROC "
         f"{_e(fixed(probe.auroc.value, 3))}{_e(control)}; source of the texts: {_e(probe.source)}.",
+        _e(judge_note(c)[:1].upper() + judge_note(c)[1:]),
     ]
     items = "".join(f"<li>{line}</li>" for line in lines)
     return f'<div class="box"><h3>How to read this</h3><ul>{items}</ul></div>'

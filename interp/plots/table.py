@@ -88,14 +88,33 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
             "S: with or without the suffix system prompt. DS: defence on the adversarial prompt itself; DG: on other "
             "attacks (otherA), questions (otherQ), both (otherAQ) or the bare question (onlyQ); DG-Avg: their mean."
         )
+        lines.append(judge_note(comparison))
     if any(row.general for row in rows):
         lines.append(
             "over-refusal: harmless requests refused, bare or wrapped in an attack. KQA: knowledge questions answered. "
             "fluency: n-gram entropy. broken: empty or degenerate answers, which count half in DS and DG."
         )
+    if any(row.seconds for row in rows):
+        lines.append(
+            "seconds: wall time of a row's stages, over all runs where one was killed. Training counts as it was "
+            "recorded when it was trained, though a cached checkpoint is not trained again; DPO's includes the SFT it "
+            "stands on. A model made elsewhere has no training time."
+        )
     lines += [f"Note: {warning}" for warning in comparison.warnings]
     lines += [f"Not measured ({label(g.model)}): {n}" for row in rows for g in row.general[:1] for n in g.notes]
     return tuple(lines)
+
+
+def judge_note(comparison: Comparison) -> str:
+    """Who judged, and how often that judge is right on texts it has not seen."""
+    judge = comparison.judge
+    if judge is None:
+        names = sorted({d.judge for row in comparison.rows for d in row.defense})
+        return f"judge: {', '.join(names) or 'none'}. How often it is right was not measured in this run."
+    return (
+        f"judge: {judge.judge}, right on {rate(judge.accuracy, 1)} % of {judge.accuracy.n} held-out texts "
+        f"({judge.split}); always naming the largest class would be right on {fixed(judge.majority, 1)} %."
+    )
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
@@ -199,7 +218,7 @@ def _activations(comparison: Comparison, compact: bool) -> Table | None:
     decimals = 0 if compact else 1
     n = ns(row.shift.rate for row in rows if row.shift is not None)
     return Table(
-        f"What moved (% of vanilla): the region's weights, and the activations into it (n = {n})",
+        f"What moved (% of vanilla): W_V, exact for a checkpoint, and the activations into it (n = {n})",
         ("model", "W_V moved", "shift, same prompts", "shift, own answers", "vanilla's halves", "verdict"),
         tuple(
             (
@@ -285,17 +304,34 @@ def _general(comparison: Comparison, compact: bool) -> Table | None:
                 seconds if g is row.general[0] else "",
             )
         )
-    n = {
-        "bare": ns(g.over_refusal for _, g in rows),
-        "wrapped": ns(g.over_refusal_wrapped for _, g in rows),
-        "KQA": ns(g.kqa for _, g in rows),
-    }
     return Table(
-        "What the defence costs (n: " + ", ".join(f"{name} {count}" for name, count in n.items()) + ")",
+        f"What the defence costs (n: {_counts(comparison)})",
         ("model", "S", "over-refusal %", "wrapped %", "KQA %", "fluency bits", "broken %", "seconds"),
         tuple(found),
         breaks=_state_breaks([g.suffix for _, g in rows]),
     )
+
+
+def _counts(comparison: Comparison) -> str:
+    """The n behind each cost, once for the models that share them: "bare 30, KQA 60, broken 27; DINM: 27 each"."""
+    models: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for row in comparison.rows:
+        general, defense = row.general, row.defense
+        of = {
+            "bare": ns(g.over_refusal for g in general),
+            "wrapped": ns(g.over_refusal_wrapped for g in general),
+            "KQA": ns(g.kqa for g in general),
+            "fluency": ns(g.fluency for g in general),
+            "broken": ns(d.degenerate for d in defense),
+        }
+        if general:
+            models.setdefault(tuple(of.items()), []).append(label(row.name))
+    told = []
+    for of, names in models.items():
+        counts = {n for _, n in of}
+        each = f"{counts.pop()} each" if len(counts) == 1 else ", ".join(f"{name} {n}" for name, n in of)
+        told.append(each if not told else f"{', '.join(names)}: {each}")
+    return "; ".join(told)
 
 
 # ------------------------------------------------------------------------------------------------- cells

@@ -17,6 +17,7 @@ from interp.records import (
     DefenseScores,
     Estimate,
     GeneralPerformance,
+    JudgeReport,
     LayerScores,
     NullDistribution,
     ProbeReport,
@@ -229,6 +230,9 @@ def comparison(
         commit="0123456789ab",
         planted=planted,
         warnings=("dinm: 1 of 27 edits are at another layer than the region's 4",) if n == 27 else (),
+        judge=JudgeReport(
+            "demo", "val of demo, unseen texts", share(990, 1000), 40.0, {"refusal": share(300, 300)}, 1500
+        ) if n == 27 else None,
     )  # fmt: skip
 
 

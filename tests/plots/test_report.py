@@ -85,7 +85,14 @@ def test_the_policy_of_the_page_stops_what_would_leave_it(browser: Any, page_fil
 
 def test_report_names_origin_conclusions_and_planted_behaviour(usual: Comparison) -> None:
     text = report(usual, draw(usual)[:1])
-    for expected in ("0123456789ab", "torch 2.13.0", "planted by its training data", "How to read this", "52.0 %"):
+    for expected in (
+        "0123456789ab",
+        "torch 2.13.0",
+        "planted by its training data",
+        "How to read this",
+        "52.0 %",
+        "Judge: demo, right on 99.0",
+    ):
         assert expected in text
     assert text.count('class="verdict ') == 3
     assert "planted by" not in report(replace(usual, planted=False), ())

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from interp.plots.table import PLANTED, Table, html_tables, markdown, notes, print_comparison, tables
 from interp.records import Comparison
+from interp.stats import share
 from plots.synthetic import comparison
 
 
@@ -58,6 +59,37 @@ def test_defence_table_keeps_the_suffix_apart(usual_tables: dict[str, Table]) ->
 def test_seconds_are_told_once_per_model(usual: Comparison) -> None:
     table = next(t for t in tables(usual) if "costs" in t.title)
     assert column(table, "seconds") == ["10", "21", "21", "10", "", "", "", ""]
+
+
+def test_the_costs_say_the_n_behind_every_number_and_which_model_differs(usual: Comparison) -> None:
+    usual_n = "bare 30, wrapped 30, KQA 60, fluency 27, broken 27"
+    dinm = usual.rows[3]
+    general = tuple(
+        replace(g, kqa=share(27, 27), over_refusal=share(0, 27), over_refusal_wrapped=share(0, 27))
+        for g in dinm.general
+    )
+    odd = replace(usual, rows=(*usual.rows[:3], replace(dinm, general=general)))
+    assert [t.title for t in tables(usual) if "costs" in t.title] == [f"What the defence costs (n: {usual_n})"]
+    assert [t.title for t in tables(odd) if "costs" in t.title] == [
+        f"What the defence costs (n: {usual_n}; DINM: 27 each)"
+    ]
+
+
+def test_no_n_stands_over_weights_that_are_exact(usual_tables: dict[str, Table]) -> None:
+    assert "W_V, exact for a checkpoint, and the activations into it (n = 27)" in usual_tables["What moved"].title
+
+
+def test_the_judges_held_out_accuracy_stands_with_its_control_or_is_said_to_be_missing(usual: Comparison) -> None:
+    said = next(line for line in notes(usual) if line.startswith("judge: "))
+    assert said.startswith(
+        "judge: demo, right on 99.0 [98.2, 99.5] % of 1000 held-out texts (val of demo, unseen texts)"
+    )
+    assert said.endswith("would be right on 40.0 %.")
+    assert "was not measured" in next(line for line in notes(replace(usual, judge=None)) if line.startswith("judge: "))
+
+
+def test_what_training_seconds_are_is_told(usual: Comparison) -> None:
+    assert any("DPO's includes the SFT it stands on" in line for line in notes(usual))
 
 
 @pytest.mark.parametrize("width", [120, 140, 152, 160])
