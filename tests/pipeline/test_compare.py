@@ -15,6 +15,7 @@ from small_run import SMALL
 from interp.compare import run
 from interp.edits import WeightEdit
 from interp.errors import InputError
+from interp.judges import TextJudge
 from interp.methods.dinm import Dinm
 from interp.models import HookedModel
 from interp.pipeline import rows, study
@@ -292,7 +293,8 @@ def test_data_without_a_train_split_is_one_line_for_the_judge_that_learns_and_a_
 
     alike = [replace(i, unsafe_generation=i.safe_generation) for i in few]
     safeedit.save(alike, file)
-    monkeypatch.setattr(study, "load_judge", lambda *_, **__: None)
+    demo = TextJudge.train(safeedit.load("demo"))
+    monkeypatch.setattr(study, "load_judge", lambda *_, **__: demo)
     monkeypatch.setattr(stages, "toxic_probes", lambda *_: pytest.fail("something was computed first"))
     assert run(["dinm", *options, "--out", str(tmp_path / "alike")]) == 2
     assert "begin with the same tokens: no refusal margin can be read" in capsys.readouterr().err
