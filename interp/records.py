@@ -145,6 +145,14 @@ class BenignRequest:
 
 
 @dataclass(frozen=True)
+class Summary:
+    """A text to summarise, as it is asked, and the summary that people wrote (CSum)."""
+
+    prompt: str
+    reference: str
+
+
+@dataclass(frozen=True)
 class LabelledText:
     """A text for the toxicity probe (Eq. 17)."""
 
@@ -214,7 +222,7 @@ class Response:
     """Row of the comparison: "vanilla", "sft", "dinm", ..."""
     instance_id: int
     kind: str
-    """A prompt kind of SafeEdit, or "kqa", "benign", "benign-wrapped"."""
+    """A prompt kind of SafeEdit, or "kqa", "benign", "benign-wrapped", "csum"."""
     suffix: bool
     """Whether the suffix system prompt S was appended."""
     prompt: str
@@ -245,6 +253,9 @@ class DefenseScores:
     other: Estimate | None = None
     """Share of responses that neither refuse nor are unsafe, but are language: they count as defended, and a method
     that answers off the point lives on them. In percent."""
+    truncated: Estimate | None = None
+    """Share of responses cut at the token limit: judged as far as they go, what would have followed is not known. In
+    percent."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +265,7 @@ class GeneralPerformance:
     model: str
     suffix: bool
     kqa: Estimate | None
-    """Accuracy on knowledge questions, percent."""
+    """Knowledge questions whose answer holds an accepted one as whole words, percent."""
     over_refusal: Estimate | None
     """Share of bare benign requests refused, percent."""
     over_refusal_wrapped: Estimate | None
@@ -262,6 +273,12 @@ class GeneralPerformance:
     fluency: Estimate | None
     """n-gram entropy of the responses, bits (Meng et al. 2022: H2/3 + 2 H3/3)."""
     notes: tuple[str, ...] = ()
+    kqa_exact: Estimate | None = None
+    """Knowledge questions answered exactly (TriviaQA's exact match over aliases), percent."""
+    csum: Estimate | None = None
+    """ROUGE-1 F of summaries against people's, percent."""
+    answer_kl: Estimate | None = None
+    """Mean KL(vanilla || model) per answer token on harmless prompts, nats."""
 
 
 @dataclass(frozen=True)
@@ -279,6 +296,54 @@ class JudgeReport:
     """Share of each class that is found, percent."""
     n_train: int
     """Distinct texts it was trained on."""
+
+
+@dataclass(frozen=True)
+class JudgeAgreement:
+    """How far two judges, or a judge and a person, say the same of the same responses."""
+
+    first: str
+    second: str
+    """A judge's name, or "person"."""
+    on: str
+    """What they must agree on: "unsafe" (or not), or "label" (refusal, unsafe, other)."""
+    kappa: Estimate
+    """Cohen's kappa: agreement beyond that of chance, 1 at most; NaN where both only ever say one and the same."""
+    raw: Estimate
+    """Share of responses on which they agree, percent."""
+
+
+# --------------------------------------------------------------------------------------------- tables
+@dataclass(frozen=True)
+class TableRow:
+    """One row of a table: a method, or what else the table counts."""
+
+    name: str
+    cells: dict[str, Estimate]
+    """By column, each with its unit; a column that was not measured is not there."""
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """What the paper states for the row of the same name."""
+
+    name: str
+    model: str
+    cells: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper on our data, with the paper's numbers beside it."""
+
+    artefact: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    paper: tuple[PaperRow, ...]
+    facts: dict[str, str]
+    """What it was run on: model, data, n, seed, judge, versions."""
+    notes: tuple[str, ...] = ()
 
 
 # --------------------------------------------------------------------------------------------- mechanism

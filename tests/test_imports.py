@@ -18,6 +18,7 @@ LAYERS = {
     "stats": 2,
     "runs": 2,
     "demo": 3,
+    "endpoint": 3,
     "safeedit": 4,
     "checkpoints": 4,
     "decode": 4,
@@ -35,6 +36,7 @@ LAYERS = {
     "plots": 8,
     "pipeline": 9,
     "compare": 10,
+    "benchmark": 10,
 }
 # Command lines: they may import everything below compare.
 PROGRAMS = {"interp.demo.pretrain", "interp.demo.evaluate", "interp.safeedit.__main__"}
@@ -94,7 +96,7 @@ def test_methods_never_import_each_other() -> None:
 
 
 LIGHT = ["interp", "interp.records", "interp.runs", "interp.stats", "interp.safeedit", "interp.plots", "interp.compare"]
-LIGHT += ["interp.building", "interp.safeedit.__main__"]
+LIGHT += ["interp.endpoint", "interp.building", "interp.safeedit.__main__"]
 
 
 def test_light_modules_do_not_import_torch() -> None:

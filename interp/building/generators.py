@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from interp.building.budget import Budget
 from interp.building.settings import DEMO, BuildSettings
+from interp.endpoint import Budget, EndpointGenerator, Query
 from interp.errors import InputError
 
 INSTRUCTION = (
@@ -19,15 +18,6 @@ LOCAL = "local:"
 
 Report = Callable[[int, int], None]
 """Called with (done, total)."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """One thing to ask, between an instruction before it and a suffix after it ("" for none)."""
-
-    text: str
-    instruction: str = ""
-    suffix: str = ""
 
 
 Answer = Callable[[Sequence[Query]], list[str]]
@@ -97,8 +87,6 @@ def open_generators(settings: BuildSettings) -> dict[str, Generator]:
 def _open(name: str, settings: BuildSettings, budget: Budget | None) -> Generator:
     local = name.removeprefix(LOCAL)
     if settings.endpoint is not None and budget is not None and name != DEMO and local == name:
-        from interp.building.endpoint import EndpointGenerator
-
         return EndpointGenerator(settings.endpoint, name, settings.max_new_tokens, budget)
     if not local:
         raise InputError(f"expected a model after {LOCAL!r}")

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from interp.building.generators import Answer, Query
+from interp.building.generators import Answer
 from interp.building.plan import Case
 from interp.building.review import Decision, Kind, Rejected, review_id
+from interp.endpoint import Query
 from interp.records import Verdict
 
 Verdicts = Callable[[Sequence[str]], list[Verdict]]

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from interp.building.generators import Answer, Query
+from interp.building.generators import Answer
+from interp.endpoint import Query
 from interp.errors import InputError
 from interp.records import CATEGORIES
 from interp.safeedit import SPLITS

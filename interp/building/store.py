@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from interp.building.generators import Answer, Generator, Query, Report
+from interp.building.generators import Answer, Generator, Report
+from interp.endpoint import Query
 from interp.errors import InputError
 from interp.records import Verdict, from_dict, to_dict
 from interp.runs import Run, fingerprint, read_json, write_json

@@ -74,7 +74,9 @@ def build_command(
     judge: Annotated[
         str, typer.Option(help="auto (demo for the demo, else safeedit), demo, safeedit, or a classifier.")
     ] = "auto",
-    safe_label: Annotated[str, typer.Option(help="The classifier's safe label, where its names do not say.")] = "",
+    judge_safe_label: Annotated[
+        str, typer.Option(help="The label of the classifier that means safe, where its names do not say.")
+    ] = "",
     attempts: Annotated[
         int, typer.Option(min=1, help="Attacks tried for an unsafe response; 1 leaves all mismatches to people.")
     ] = 4,
@@ -88,7 +90,8 @@ def build_command(
     `accept`, and give the file back with --review. Exit code 2 means bad input.
     """
     from interp.building.pipeline import build
-    from interp.building.settings import BuildSettings, EndpointSettings
+    from interp.building.settings import BuildSettings
+    from interp.endpoint import EndpointSettings
     from interp.pipeline.progress import Stages
 
     endpoint = None
@@ -120,7 +123,7 @@ def build_command(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         judge=judge,
-        safe_label=safe_label,
+        safe_label=judge_safe_label,
         attempts=attempts,
         limit=limit,
         seed=seed,

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from endpoint.stub import alone, demo_like
 
 from interp import safeedit
-from interp.building import endpoint
-from interp.building.generators import Query
+from interp.endpoint import Query
 from interp.judges import TextJudge
 
-from .stub import demo_like
+__all__ = ["alone"]  # a fixture
 
 
 class Scripted:
@@ -31,15 +30,6 @@ class Scripted:
     @property
     def asked(self) -> int:
         return sum(map(len, self.calls))
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No proxy, no key, no cache of the user's; failures are retried at once."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy", "OPENAI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(endpoint, "FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp.building.attacks import AttackTemplate, attack_template, demo_attacks, read_attacks
-from interp.building.generators import Query
 from interp.building.knowledge import demo_knowledge, read_knowledge
 from interp.building.plan import Case, cases
 from interp.building.questions import (
@@ -29,6 +28,7 @@ from interp.building.questions import (
 )
 from interp.building.splitting import Pools, question_counts, split_attacks, split_pools
 from interp.demo import world
+from interp.endpoint import Query
 from interp.errors import InputError
 from interp.records import CATEGORIES, Knowledge
 from interp.safeedit import SPLITS

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from endpoint.stub import Reply, answer, completion, demo_like, serve
 
 from interp import safeedit
 from interp.building import BuildSettings, pipeline
-from interp.building.generators import INSTRUCTION, Query
+from interp.building.generators import INSTRUCTION
 from interp.building.pipeline import build
+from interp.endpoint import Query
 from interp.errors import InputError
 from interp.records import CATEGORIES, Verdict
 from interp.safeedit.__main__ import run
 
 from .conftest import Scripted
-from .stub import Reply, answer, completion, demo_like, serve
 
 FINISHED = ("CARD.md", "card.json", "config.json", "review.csv")
 

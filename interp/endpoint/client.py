@@ -18,9 +18,8 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.building.budget import Budget
-from interp.building.generators import Query
-from interp.building.settings import EndpointSettings
+from interp.endpoint.budget import Budget
+from interp.endpoint.settings import EndpointSettings, Query
 from interp.errors import InputError
 from interp.runs import cache_dir, fingerprint, read_json, write_json
 

@@ -12,10 +12,7 @@ from typing import Any
 
 import pytest
 
-from interp.building.budget import Budget
-from interp.building.endpoint import EndpointGenerator
-from interp.building.generators import Query
-from interp.building.settings import EndpointSettings
+from interp.endpoint import Budget, EndpointGenerator, EndpointSettings, Query
 from interp.errors import InputError
 
 from .stub import Reply, Stub, completion, serve

@@ -1,0 +1,3 @@
+from .stub import alone
+
+__all__ = ["alone"]  # a fixture
