@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from endpoint.stub import Reply, answer, completion, demo_like, serve
 
+import interp
 from interp import safeedit
 from interp.building import BuildSettings, pipeline
 from interp.building.generators import INSTRUCTION
@@ -359,9 +361,11 @@ def test_a_build_killed_at_random_points_ends_byte_identical_to_an_unbroken_one(
     def start(folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "interp.safeedit", *endpoint_command(stub.url, folder)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=tmp_path,
         )  # fmt: skip
 
+    # A build belongs to the source it began with: a copy, so that editing the package meanwhile does not end this test.
+    shutil.copytree(Path(interp.__file__).parent, tmp_path / "interp", ignore=shutil.ignore_patterns("__pycache__"))
     rng = random.Random(time.time_ns())
     with serve(slowly) as stub:
         began = time.monotonic()
