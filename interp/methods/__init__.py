@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from interp.methods.direction import Direction
     from interp.methods.dpo import Dpo
     from interp.methods.ft_l import FtL
+    from interp.methods.mend import Mend
     from interp.methods.profs import Profs
     from interp.methods.self_reminder import SelfReminder
     from interp.methods.sft import Sft
@@ -21,6 +22,7 @@ _HOME = {
     "SUFFIX_S1": "base",
     "SUFFIX_S2": "base",
     "Detoxified": "base",
+    "Mend": "mend",
     "Method": "base",
     "Dinm": "dinm",
     "Direction": "direction",
@@ -41,6 +43,7 @@ __all__ = [
     "Direction",
     "Dpo",
     "FtL",
+    "Mend",
     "Method",
     "Profs",
     "SelfReminder",

@@ -55,8 +55,8 @@ class Direction:
     positions: int = 1
     """Candidates are taken at this many last prompt tokens (paper: those of the template after the instruction)."""
     max_kl: float | None = 0.1
-    """A candidate is dropped where the mean KL divergence (old || new) of the next token after held-out knowledge prompts
-    is above this, in nats (paper: 0.1). None drops none."""
+    """A candidate is dropped where the mean KL divergence (old || new) of the next token after held-out knowledge
+    prompts is above this, in nats (paper: 0.1). None drops none."""
     highest_layer: float = 0.8
     """Candidates come from the layers below this share of the depth (paper: 0.8, as late layers merely name the
     token)."""
