@@ -192,6 +192,7 @@ class _Loop:
         with _last_only(self.unembedding, last):
             logits = self.hf(
                 input_ids=ids.to(self.device),
+                attention_mask=torch.ones(len(taken), longest, dtype=torch.long, device=self.device),
                 position_ids=torch.arange(longest, device=self.device)[None].expand(len(taken), -1),
                 past_key_values=self.cache,
                 use_cache=True,

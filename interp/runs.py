@@ -151,7 +151,7 @@ class Run:
                     f"{self.path} holds another run (different: {', '.join(keys)}); choose another --out, or delete it"
                 )
         else:
-            if self.path.is_dir() and any(p for p in self.path.iterdir() if not p.name.startswith(".")):
+            if self.path.is_dir() and any(p for p in self.path.iterdir() if not p.name.startswith(".") and p != file):
                 raise InputError(f"{self.path} is not empty and holds no run (no config.json); choose another --out")
             write_json(file, self.config)
 

@@ -1,0 +1,154 @@
+"""`python -m interp.benchmark table1`: a table of the paper on the demo, or on any model and data.
+
+This file is the command line; `interp.benchmark.engine` does the work.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.benchmark.settings import ARTEFACTS, Settings, parse_shard
+from interp.errors import InputError
+
+# Two busy-waiting thread pools on few cores slow each other down 8x; must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+NAME = "interp.benchmark"
+INTERRUPTED = 130
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+WHAT = "What to make: " + "; ".join(f"{name} ({what})" for name, what in ARTEFACTS.items()) + "."
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def main(
+    artefact: Annotated[str, typer.Argument(help=WHAT, show_default=False)],
+    model: Annotated[str, typer.Option(help="Vanilla model: demo, a hub id, a folder or a state dict.")] = "demo",
+    data: Annotated[
+        str, typer.Option(help="SafeEdit data: demo, a JSON file, a folder of SafeEdit_<split>.json, or a hub id.")
+    ] = "demo",
+    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/<model>-<artefact>-<hash>].")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=2, help="Test instances [default: all; on the demo some, see README].")
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option("--row", help="Only this row besides vanilla; repeat.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
+    judge: Annotated[
+        str, typer.Option(help="Safety judge: auto, demo, safeedit, or a hub id or folder of a classifier.")
+    ] = "auto",
+    judge_safe_label: Annotated[
+        str | None, typer.Option(help="Label of a classifier that means safe, where its config does not tell.")
+    ] = None,
+    facts: Annotated[int, typer.Option(min=0, help="Knowledge questions asked of each row.")] = 60,
+    benign: Annotated[int, typer.Option(min=0, help="Benign requests asked of each row, half of them wrapped.")] = 60,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Prompts decoded at a time [default: 128 on the demo, else 16].")
+    ] = None,
+    block: Annotated[int, typer.Option(min=1, help="Instances in a unit of work.")] = 18,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
+    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto, for several GPUs.")] = None,
+    chat_template: Annotated[
+        str, typer.Option(help="default (what the checkpoint says), auto (the tokenizer's template), or none.")
+    ] = "default",
+    shard: Annotated[str | None, typer.Option(help="Do only share I of N, e.g. 2/4, and merge nothing.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Compute nothing: make the table of what is there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is done of it.")] = False,
+    figures: Annotated[bool, typer.Option(help="Draw the figure.")] = True,
+) -> None:
+    """Make a table of the paper, with intervals and the paper's numbers beside ours.
+
+    A killed run continues where it stopped when the same command is given again. Several processes (accelerate launch,
+    torchrun, or --shard by hand) share one run folder and give the same bytes. Exit code 2 means bad input.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    settings = Settings(
+        artefact=artefact,
+        model=model,
+        data=data,
+        out=out,
+        instances=limit,
+        methods=tuple(row or ()),
+        seed=seed,
+        judge=judge,
+        judge_safe_label=judge_safe_label,
+        facts=facts,
+        benign=benign,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        block=block,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        chat_template=chat_template,
+        shard=parse_shard(shard),
+        merge=merge,
+    )
+    from interp.benchmark.engine import Engine
+    from interp.pipeline.progress import Stages
+
+    with Stages() as stages:
+        engine = Engine(settings, stages)
+        if dry_run:
+            from interp.benchmark.plan import plan
+
+            lines = plan(engine)
+        else:
+            lines = finish(engine, figures)
+    if lines:
+        print("\n".join(lines))
+
+
+def finish(engine, figures: bool) -> list[str]:
+    """Work, wait for the others, and make the table; returns what is left to print."""
+    from interp.benchmark import output
+    from interp.benchmark.tables import build
+
+    settings = engine.settings
+    if not settings.merge:
+        engine.work()
+        engine.share.wait()
+    if settings.shard is not None:
+        index, count = settings.shard
+        return [
+            f"shard {index + 1} of {count} is done in {engine.run.path}; when all are, the same command with --merge"
+        ]
+    if not engine.share.first:
+        return []
+    table = build(engine)
+    engine.run.save_all("responses", [r for arm in engine.arms for r in engine.records(arm)])
+    engine.stages.__exit__()
+    output.show(table, output.write(table, engine.run.path, figures), engine.run.path)
+    return []
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
+    try:
+        result = app(args=arguments, prog_name=f"python -m {NAME}", standalone_mode=False)
+    except InputError as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        result = INTERRUPTED
+    except typer.Exit as done:
+        return done.exit_code
+    except Exception as error:
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        print(f"{NAME}: {' '.join(message().split())} (see --help)", file=sys.stderr)  # a usage error
+        return 2
+    if result == INTERRUPTED:
+        print(f"{NAME}: interrupted; the same command continues where it stopped", file=sys.stderr)
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

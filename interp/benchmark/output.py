@@ -1,0 +1,134 @@
+"""A table to files: CSV for spreadsheets, Markdown and LaTeX for people, JSON for programs, and a figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from interp.plots.text import fixed, rate
+from interp.records import Estimate, Table, dumps
+from interp.runs import write_text
+
+WIDTH = 160
+"""Columns of the printed table where it does not go to a terminal."""
+
+
+def write(table: Table, folder: Path, figures: bool = True) -> list[str]:
+    """Write `<artefact>.{json,csv,md,tex}` and its figure; returns what to tell the user, one line each."""
+    files = {"json": dumps(table) + "\n", "csv": to_csv(table), "md": to_markdown(table), "tex": to_latex(table)}
+    for kind, text in files.items():
+        write_text(folder / f"{table.artefact}.{kind}", text)
+    told = [f"table        {folder / table.artefact}.{{{','.join(files)}}}"]
+    if figures:
+        from interp.plots.save import save_figure
+        from interp.plots.tables import table_figure
+
+        saved = save_figure(table_figure(table), folder, table.artefact)
+        told += [f"figure       {folder / table.artefact}.png"] if not saved.note else [saved.note]
+    return told
+
+
+def to_csv(table: Table) -> str:
+    """One line per number: row, column, value, low, high, n, unit, how, and the source (ours, or the paper's model)."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "column", "value", "low", "high", "n", "unit", "interval", "source"])
+    for row in table.rows:
+        for column, e in row.cells.items():
+            writer.writerow([row.name, column, e.value, e.low, e.high, e.n, e.unit, e.how, "ours"])
+    for stated in table.paper:
+        for column, value in stated.cells.items():
+            writer.writerow([stated.name, column, value, "", "", "", "", "", f"paper, {stated.model}"])
+    return out.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """The table with intervals, the paper's rows under ours, and what it rests on."""
+    lines = [f"# {table.artefact}: {table.title}", "", f"| row | {' | '.join(heads(table))} |"]
+    lines += ["| --- " * (len(table.columns) + 1) + "|"]
+    lines += [f"| {' | '.join(_pipes(cell) for cell in line)} |" for line in body(table)]
+    lines += ["", "; ".join(f"{k}: {v}" for k, v in table.facts.items() if v), ""]
+    return "\n".join([*lines, *(f"- {note}" for note in table.notes), ""])
+
+
+def to_latex(table: Table) -> str:
+    """A `tabular` for a paper (booktabs), intervals as subscripts."""
+    lines = [f"% {table.artefact}: {table.title}"]
+    lines += [f"% {'; '.join(f'{k}: {v}' for k, v in table.facts.items() if v)}"]
+    lines += [f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}", "\\toprule"]
+    lines += [" & ".join(["", *(_tex(h) for h in heads(table))]) + " \\\\", "\\midrule"]
+    for row in table.rows:
+        cells = [_tex_cell(row.cells.get(c)) for c in table.columns]
+        lines.append(" & ".join([_tex(row.name), *cells]) + " \\\\")
+        for stated in (p for p in table.paper if p.name == row.name):
+            cells = [fixed(stated.cells[c]) if c in stated.cells else "" for c in table.columns]
+            lines.append(" & ".join([_tex(f"  paper, {stated.model}"), *cells]) + " \\\\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def body(table: Table, decimals: int = 1) -> list[list[str]]:
+    """Every line as text: our rows with intervals, the paper's below each. `decimals` is for percent."""
+
+    def cell(e: Estimate | None) -> str:
+        return "" if e is None else rate(e, decimals if e.unit == "%" else 1)
+
+    lines = []
+    for row in table.rows:
+        lines.append([row.name, *(cell(row.cells.get(c)) for c in table.columns)])
+        for stated in (p for p in table.paper if p.name == row.name):
+            cells = [
+                fixed(stated.cells[c], decimals if c != "fluency" else 1) if c in stated.cells else ""
+                for c in table.columns
+            ]
+            lines.append([f"  paper, {stated.model}", *cells])
+    return lines
+
+
+def heads(table: Table) -> list[str]:
+    """The column heads with units and, where all rows agree, n."""
+    found = []
+    for column in table.columns:
+        estimates = [row.cells[column] for row in table.rows if column in row.cells]
+        units, counts = {e.unit for e in estimates}, {e.n for e in estimates}
+        unit = next(iter(units)) if len(units) == 1 else ""
+        n = f", n = {next(iter(counts))}" if len(counts) == 1 else ""
+        found.append(f"{column} ({unit or '%'}{n})")
+    return found
+
+
+def show(table: Table, told: list[str], run: Path) -> None:
+    """Print the table, what it rests on, and where everything is."""
+    from rich.console import Console
+    from rich.table import Table as Printed
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=WIDTH)
+    printed = Printed(title=f"{table.artefact}: {table.title}", title_justify="left")
+    printed.add_column("", no_wrap=True)
+    for head in heads(table):
+        printed.add_column(head, justify="right")
+    for line in body(table, decimals=0):
+        printed.add_row(*line, style="dim" if line[0].startswith("  paper") else None)
+    console.print(printed)
+    for note in table.notes:
+        console.print(f"- {note}", highlight=False)
+    console.print("; ".join(f"{k}: {v}" for k, v in table.facts.items() if v), highlight=False)
+    print(f"\nrun          {run}")
+    print("\n".join(told))
+
+
+def _pipes(text: str) -> str:
+    return text.replace("|", "\\|").replace("  paper", "&nbsp;&nbsp;paper")
+
+
+def _tex(text: str) -> str:
+    for plain, escaped in (("&", "\\&"), ("%", "\\%"), ("_", "\\_"), ("#", "\\#")):
+        text = text.replace(plain, escaped)
+    return text
+
+
+def _tex_cell(e: Estimate | None) -> str:
+    if e is None:
+        return ""
+    return f"${fixed(e.value)}_{{[{fixed(e.low)}, {fixed(e.high)}]}}$" if e.low < e.high else f"${fixed(e.value)}$"
