@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from interp.methods.dinm import Dinm
     from interp.methods.direction import Direction
     from interp.methods.dpo import Dpo
+    from interp.methods.ext_sub import ExtSub
     from interp.methods.ft_l import FtL
     from interp.methods.mend import Mend
     from interp.methods.profs import Profs
@@ -27,6 +28,7 @@ _HOME = {
     "Dinm": "dinm",
     "Direction": "direction",
     "Dpo": "dpo",
+    "ExtSub": "ext_sub",
     "FtL": "ft_l",
     "Profs": "profs",
     "SelfReminder": "self_reminder",
@@ -42,6 +44,7 @@ __all__ = [
     "Dinm",
     "Direction",
     "Dpo",
+    "ExtSub",
     "FtL",
     "Mend",
     "Method",
