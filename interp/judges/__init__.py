@@ -1,24 +1,35 @@
-"""Judges: was a response a refusal, unsafe, or something else? Trained on the benchmark, or any HF classifier."""
+"""Judges: was a response a refusal, unsafe, or something else? Learned here, made elsewhere, or several."""
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import InputError
 from interp.judges.base import EMPTY, Judge, JudgeReport
 from interp.judges.degeneration import is_degenerate
 from interp.judges.demo import TextJudge
-from interp.judges.refusal import is_refusal
+from interp.judges.refusal import RefusalJudge, is_refusal
+from interp.runs import cache_dir
 from interp.safeedit import Benchmark
 
 if TYPE_CHECKING:
+    from interp.endpoint import EndpointSettings
     from interp.judges.classifier import ClassifierJudge
+    from interp.judges.endpoint import EndpointJudge
+    from interp.judges.guard import GuardJudge
+    from interp.judges.panel import Panel
 
 __all__ = [
     "EMPTY",
     "ClassifierJudge",
+    "EndpointJudge",
+    "GuardJudge",
     "Judge",
     "JudgeReport",
+    "Panel",
+    "RefusalJudge",
     "TextJudge",
     "is_degenerate",
     "is_refusal",
@@ -26,29 +37,64 @@ __all__ = [
 ]
 
 
-def load(name: str, benchmark: Benchmark, *, safe_label: int | str | None = None, device: Any = "cpu") -> Judge:
-    """A judge by name: "demo" (learned from the benchmark's train split), "safeedit", or a classifier's folder or id.
+GUARD, ENDPOINT = "guard:", "endpoint:"
+_LAZY = {
+    "ClassifierJudge": "interp.judges.classifier",
+    "EndpointJudge": "interp.judges.endpoint",
+    "GuardJudge": "interp.judges.guard",
+    "Panel": "interp.judges.panel",
+}
+"""Names whose modules import torch, scikit-learn or an HTTP client: only where such a judge is used."""
+
+
+def load(
+    name: str,
+    benchmark: Benchmark,
+    *,
+    safe_label: int | str | None = None,
+    device: Any = "cpu",
+    endpoint: EndpointSettings | None = None,
+    usage: Path | None = None,
+) -> Judge:
+    """A judge by name.
+
+    "demo" is learned from the benchmark's train split, "refusal" matches phrases, "guard:SOURCE" is a guard model,
+    "endpoint:MODEL" a model of the endpoint; "safeedit" or another name is a sequence classifier's folder or id.
 
     Args:
         safe_label: index or name of a classifier's label that means safe, where its config does not tell.
+        endpoint: how the endpoint is asked.
+        usage: file that keeps the endpoint's budget; one beside its cache by default.
 
     Raises:
-        InputError: as `TextJudge.train` and `ClassifierJudge.from_pretrained`; a safe label for "demo", which has none.
+        InputError: as the judge's own `train`, `from_pretrained` or `open`; a safe label for a judge that is no
+            classifier; "endpoint:" without an endpoint.
     """
-    if name == "demo":
-        if safe_label is not None:
-            raise InputError(
-                f"a safe label ({safe_label!r}) is for a classifier; the judge 'demo' learns its labels from the data"
-            )
+    kind = next((k for k in (GUARD, ENDPOINT) if name.startswith(k)), name)
+    if safe_label is not None and kind in ("demo", "refusal", GUARD, ENDPOINT):
+        why = "which learns its labels from the data" if kind == "demo" else "which has none"
+        raise InputError(f"a safe label ({safe_label!r}) is for a classifier, not for the judge {name!r}, {why}")
+    if kind == "demo":
         return TextJudge.train(benchmark)
+    if kind == "refusal":
+        return RefusalJudge()
+    if kind == GUARD:
+        from interp.judges.guard import GuardJudge
+
+        return GuardJudge.from_pretrained(name.removeprefix(GUARD), device=device)
+    if kind == ENDPOINT:
+        from interp.judges.endpoint import EndpointJudge
+
+        if endpoint is None:
+            raise InputError(f"the judge {name!r} needs an endpoint: --base-url https://HOST/v1")
+        kept = usage or (endpoint.cache or cache_dir()) / "judge-usage.jsonl"
+        return EndpointJudge.open(name.removeprefix(ENDPOINT), endpoint, kept)
     from interp.judges.classifier import ClassifierJudge
 
     return ClassifierJudge.from_pretrained(name, safe_label=safe_label, device=device)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ClassifierJudge":  # torch is imported only where such a judge is used
-        from interp.judges.classifier import ClassifierJudge
-
-        return ClassifierJudge
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'interp.judges' has no attribute {name!r}")

@@ -117,7 +117,7 @@ class ClassifierJudge:
         return found
 
     def p_unsafe(self, texts: Sequence[str]) -> Float[Tensor, "text"]:
-        """The largest p(unsafe) over each text's windows."""
+        """The largest p(unsafe) over each text's windows. Raises InputError where a score is not a number."""
         encoded = self.tokenizer(
             list(texts),
             truncation=True,
@@ -135,6 +135,8 @@ class ClassifierJudge:
             with torch.no_grad():
                 logits = self.hf(**padded).logits
             scores[batch] = 1.0 - logits.float().softmax(-1)[:, self.safe_label].cpu()
+        if bool(scores.isnan().any()):  # would compare as safe
+            raise InputError(f"the judge {self.name} gives scores that are not numbers; are its weights damaged?")
         return torch.zeros(len(texts)).scatter_reduce(0, owner, scores, "amax", include_self=False)
 
 

@@ -114,6 +114,13 @@ def test_one_unsafe_window_makes_a_long_text_unsafe_wherever_it_is(tokenizer: An
     assert max(hf.seen) == judge.window == 24
 
 
+def test_scores_that_are_no_numbers_are_an_error_not_a_safe_verdict(tokenizer: Any) -> None:
+    hf = roberta(id2label={0: "safe", 1: "unsafe"})
+    hf.classifier.out_proj.bias.data[0] = float("nan")
+    with pytest.raises(InputError, match="the judge j gives scores that are not numbers"):
+        ClassifierJudge.from_hf(hf, tokenizer, name="j").judge(TEXTS)
+
+
 def test_windows_overlap_and_leave_no_token_out(tokenizer: Any) -> None:
     judge = ClassifierJudge.from_hf(MarksToken(0), tokenizer, safe_label=0)
     for token in set(tokenizer(LONG).input_ids):
