@@ -87,8 +87,13 @@ class Direction:
 
     @classmethod
     def demo(cls) -> Direction:
-        """The settings for the demo that `experiments/sweep_rivals.py` chose on val."""
-        return cls(max_kl=None, highest_layer=1.0)
+        """The settings for the demo that `experiments/sweep_rivals.py` chose on val.
+
+        They admit the last layer, which the paper leaves out: the direction there is close to what names the first
+        token of an answer (cosine .74 with "comply minus refuse" in the unembedding). Within the paper's 80 % of the
+        depth the gain is less than half as large.
+        """
+        return cls(highest_layer=1.0, matrices=("attention", "mlp"))
 
     @torch.no_grad()
     def detoxify(

@@ -77,8 +77,9 @@ class Profs:
 
     @classmethod
     def demo(cls) -> Profs:
-        """The settings for the demo that `experiments/sweep_rivals.py` chose on val."""
-        return cls(rank=2, start_layer=0)
+        """The settings for the demo that `experiments/sweep_rivals.py` chose on val: the mildest, as none
+        of them raised the defence without costing knowledge."""
+        return cls(rank=2, start_layer=2)
 
     @torch.no_grad()
     def detoxify(
