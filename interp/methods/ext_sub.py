@@ -77,7 +77,7 @@ class ExtSub(Training):
     @classmethod
     def demo(cls) -> ExtSub:
         """The settings for the demo that `experiments/sweep_rivals.py` chose on val."""
-        return cls(lr=1e-3, steps=20, batch_size=16)
+        return cls(lr=1e-3, steps=20, batch_size=16, alpha=0.5)
 
     def detoxify(
         self, model: HookedModel, instances: Sequence[Instance], progress: Progress | None = None
