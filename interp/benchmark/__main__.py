@@ -90,42 +90,31 @@ def main(
         shard=parse_shard(shard),
         merge=merge,
     )
-    from interp.benchmark.engine import Engine
+    from interp.benchmark import output
+    from interp.benchmark.engine import Engine, share
+    from interp.benchmark.plan import costs, plan
+    from interp.benchmark.tables import build
     from interp.pipeline.progress import Stages
 
-    with Stages() as stages:
-        engine = Engine(settings, stages)
-        if dry_run:
-            from interp.benchmark.plan import plan
-
-            lines = plan(engine)
-        else:
-            lines = finish(engine, figures)
-    if lines:
-        print("\n".join(lines))
-
-
-def finish(engine, figures: bool) -> list[str]:
-    """Work, wait for the others, and make the table; returns what is left to print."""
-    from interp.benchmark import output
-    from interp.benchmark.tables import build
-
-    settings = engine.settings
-    if not settings.merge:
-        engine.work()
-        engine.share.wait()
-    if settings.shard is not None:
+    mine = share(settings)
+    with Stages(quiet=not mine.first) as stages:
+        engine = Engine(settings, mine, stages)
+        if not (dry_run or merge):
+            engine.work()
+            mine.wait()
+    path = engine.run.path
+    if not mine.first:
+        return
+    if dry_run:
+        print("\n".join(plan(engine)))
+    elif settings.shard is not None:
         index, count = settings.shard
-        return [
-            f"shard {index + 1} of {count} is done in {engine.run.path}; when all are, the same command with --merge"
-        ]
-    if not engine.share.first:
-        return []
-    table = build(engine)
-    engine.run.save_all("responses", [r for arm in engine.arms for r in engine.records(arm)])
-    engine.stages.__exit__()
-    output.show(table, output.write(table, engine.run.path, figures), engine.run.path)
-    return []
+        print(f"shard {index + 1} of {count} is done in {path}; when all are, the same command with --merge")
+    else:
+        table = build(engine)
+        engine.run.save_all("responses", [r for arm in engine.arms for r in engine.records(arm)])
+        told = output.write(table, path, figures)
+        output.show(table, [costs(engine), *told, f"run          {path}"])
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 from interp.errors import InputError
 from interp.methods.base import SUFFIX_S1, Detoxified, Method, Needs
 from interp.models import HookedModel
+from interp.pipeline.study import CONVENTIONS
 from interp.records import Instance
 
 
@@ -49,7 +51,7 @@ def arms(artefact: str, demo: bool, n_layers: int, seed: int = 0, only: Sequence
 
     Args:
         demo: take the settings that were chosen on the demo's val split.
-        only: names of rows to keep besides vanilla.
+        only: names of rows to keep; vanilla stays, with and without S.
 
     Raises:
         InputError: a name in `only` that the artefact does not have.
@@ -83,12 +85,19 @@ def arms(artefact: str, demo: bool, n_layers: int, seed: int = 0, only: Sequence
             *(Arm(f"layer {i}", layers[f"layer {i}"]) for i in range(n_layers)),
         ]
     else:
-        found = [plain]
-    unknown = [name for name in only if name not in [a.name for a in found]]
-    if unknown:
-        names = ", ".join(a.name for a in found if not a.name.startswith("vanilla"))
-        raise InputError(f"{artefact} has no row {unknown[0]!r}; expected some of {names or 'none'}")
-    return [a for a in found if not only or a.name in only or a.method is None]
+        found = [Arm(name) for name in CONVENTIONS]
+    check_rows(artefact, only, [a.name for a in found])
+    return [a for a in found if not only or a.name in only or a.name in (plain.name, suffixed.name)]
+
+
+def check_rows(artefact: str, only: Sequence[str], names: Sequence[str]) -> None:
+    """Raise InputError for a row that is none of the artefact's: they are listed, the nearest is suggested."""
+    for name in only:
+        if name not in names:
+            lower = {n.lower(): n for n in names}
+            near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+            hint = f" (did you mean {lower[near[0]]!r}?)" if near else ""
+            raise InputError(f"{artefact} has no row {name!r}{hint}; expected some of {', '.join(names)}")
 
 
 def all_methods(demo: bool) -> dict[str, Method]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from interp.benchmark.settings import INSTANCES, Settings
 from interp.errors import InputError
 from interp.evaluation import Item, by_owner, plan
-from interp.records import PROMPT_KINDS, Instance, PromptKind, Response
+from interp.records import CATEGORIES, PROMPT_KINDS, Instance, PromptKind, Response
 from interp.safeedit import Benchmark
 
 POOL = 10
 """Table 11: inputs of each category that every edit is asked, at most."""
+ASKED = 5
+"""Table 11: vanilla is asked so many times more, to find those that break it."""
+SHARED = ("table3", "table11")
+"""Artefacts in which every edit is asked everything: a few edits are made, also of a large benchmark."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Design:
     facts: int = 0
     benign: int = 0
     shared: bool = False
-    """Every edit is asked the prompts of all of `asked`; otherwise those of its own instance."""
+    """Every edit is asked the prompts of all of `asked` but its own; otherwise those of its own instance."""
     broken_only: bool = False
     """Of these only the prompts that broke vanilla."""
 
@@ -46,6 +50,16 @@ class Design:
         )
         return by_owner(planned)
 
+    def asked_of(self, edit: Instance, broken: Sequence[int] = ()) -> list[int]:
+        """Ids of the instances whose items the edit made on an instance is asked, in order.
+
+        Args:
+            broken: ids of what broke vanilla, where only that is asked.
+        """
+        if not self.shared:
+            return [edit.id]
+        return [i.id for i in self.asked if i != edit and (not self.broken_only or i.id in broken)]
+
 
 def design(settings: Settings, benchmark: Benchmark, demo: bool) -> Design:
     """The design of the artefact that was asked for.
@@ -54,23 +68,19 @@ def design(settings: Settings, benchmark: Benchmark, demo: bool) -> Design:
         InputError: a split is missing, or has fewer instances than asked for.
     """
     artefact = settings.artefact
-    n = settings.instances or (INSTANCES[artefact] if demo else None)
-    chosen = spread(benchmark, n if n is not None else len(benchmark.split("test")), settings.seed)
+    if artefact == "table3" and not benchmark.test_all:
+        raise InputError(f"table3 needs SafeEdit_test_ALL, and {benchmark.name} has {', '.join(benchmark.splits)}")
+    split = "test" if benchmark.test else "test_ALL"
+    there = len(benchmark.split(split))
+    few = demo or artefact in SHARED
+    n = settings.instances or (min(INSTANCES[artefact], there) if few else there)
+    chosen = benchmark.stratified(split, n, settings.seed)
     if artefact == "table3":
-        if not benchmark.test_all:
-            raise InputError(f"table3 needs SafeEdit_test_ALL, and {benchmark.name} has {', '.join(benchmark.splits)}")
-        edited = chosen if n is not None else chosen[: INSTANCES[artefact]]
-        return Design(edited, with_generalization(benchmark.test_all), kinds=("onlyQ", "otherAQ"), shared=True)
+        return Design(chosen, with_generalization(benchmark.test_all), kinds=("onlyQ", "otherAQ"), shared=True)
     if artefact == "table11":
-        edited = chosen if n is not None else chosen[: INSTANCES[artefact]]
-        pool = spread(benchmark, min(len(benchmark.split("test")), 9 * POOL * 5), settings.seed)
-        return Design(edited, pool, kinds=("DS",), shared=True, broken_only=True)
+        pool = benchmark.stratified(split, min(there, ASKED * POOL * len(CATEGORIES)), settings.seed)
+        return Design(chosen, pool, kinds=("DS",), shared=True, broken_only=True)
     return Design(chosen, with_generalization(chosen), facts=settings.facts, benign=settings.benign)
-
-
-def spread(benchmark: Benchmark, n: int, seed: int) -> tuple[Instance, ...]:
-    """`n` test instances, spread over categories and attacks."""
-    return benchmark.stratified("test" if benchmark.test else "test_ALL", n, seed)
 
 
 def with_generalization(instances: Sequence[Instance]) -> tuple[Instance, ...]:
@@ -81,14 +91,14 @@ def with_generalization(instances: Sequence[Instance]) -> tuple[Instance, ...]:
     return tuple(instances)
 
 
-def broken(responses: Sequence[Response], asked: Sequence[Instance]) -> Collection[int]:
+def broken(responses: Sequence[Response], asked: Sequence[Instance]) -> list[int]:
     """Ids of instances whose adversarial prompt vanilla answered unsafely, at most `POOL` of each category."""
     unsafe = {r.instance_id for r in responses if r.verdict is not None and r.verdict.label == "unsafe"}
     count: dict[str, int] = {}
-    kept: dict[int, None] = {}
+    kept: list[int] = []
     for instance in asked:
         seen = count.get(instance.category_key, 0)
         if instance.id in unsafe and seen < POOL:
             count[instance.category_key] = seen + 1
-            kept[instance.id] = None
-    return kept.keys()
+            kept.append(instance.id)
+    return kept

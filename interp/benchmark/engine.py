@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from interp.benchmark.arms import Arm, arms
 from interp.benchmark.design import Design, broken, design
 from interp.benchmark.settings import Settings
 from interp.benchmark.work import (
     Bench,
+    Cost,
     EditNote,
     Located,
     Unit,
     answer,
+    cost_of,
     edit_and_answer,
     locate,
-    opened,
     slug,
     units,
 )
@@ -30,10 +33,13 @@ from interp.methods.base import Detoxified
 from interp.models import HookedModel
 from interp.pipeline import Settings as Comparison
 from interp.pipeline.progress import Report, Stages
-from interp.pipeline.study import CONVENTIONS, digest, is_demo, judge_for, open_model
+from interp.pipeline.study import CONVENTIONS, digest, is_demo, judge_for, open_model, source_stamp
 from interp.records import Instance, Response
 from interp.runs import Run, fingerprint, read_json, source_hash, versions, write_json
 from interp.safeedit import Benchmark, load
+
+WAIT = timedelta(days=30)
+"""How long processes wait for each other: the slowest may train for hours."""
 
 
 @dataclass(frozen=True)
@@ -51,58 +57,58 @@ class Share:
         return self.state is None or self.index == 0
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Until all processes are here. Those of shards started by hand do not know each other: they never wait."""
         if self.state is not None:
             self.state.wait_for_everyone()
 
-    @contextmanager
-    def first_first(self) -> Iterator[None]:
-        """The first process runs the block before the others do."""
-        with nullcontext() if self.state is None else self.state.main_process_first():
-            yield
-
 
 def share(settings: Settings) -> Share:
-    """By `--shard`, or as `accelerate launch` (or torchrun) says, or all of it."""
-    if settings.shard is not None:
-        return Share(*settings.shard)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
+    """By `--shard`, or as `accelerate launch` (or torchrun) says, or all of it.
 
-        state = PartialState(cpu=settings.device == "cpu")
-        return Share(state.process_index, state.num_processes, state)
-    return Share()
+    Raises:
+        InputError: both of them.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if settings.shard is not None:
+        if launched:
+            raise InputError("--shard is for processes started by hand: leave it out where a launcher starts several")
+        return Share(*settings.shard)
+    if not launched:
+        return Share()
+    import torch
+    from accelerate import PartialState
+
+    state = PartialState(cpu=settings.device == "cpu" or not torch.cuda.is_available(), timeout=WAIT)
+    return Share(state.process_index, state.num_processes, state)
 
 
 class Engine:
     """A benchmark that is open: its data, its vanilla model, and the arms it has."""
 
-    def __init__(self, settings: Settings, stages: Stages) -> None:
+    def __init__(self, settings: Settings, share: Share, stages: Stages) -> None:
         """Open data, model and run folder.
 
         Raises:
             InputError: anything in the settings, data or model that cannot be used; a run folder of other settings.
         """
-        self.settings, self.stages, self.share = settings, stages, share(settings)
+        self.settings, self.share, self.stages = settings, share, stages
+        self.locating = settings.artefact == "layers"
         with stages.stage("data and model"):
             self.benchmark = load(settings.data)
             like = compare_settings(settings)
-            if self.share.state is not None and settings.device == "auto":
-                like = replace(like, device=str(self.share.state.device))
+            if share.state is not None and settings.device == "auto":
+                like = replace(like, device=str(share.state.device))
             vanilla = open_model(like, settings.model, "vanilla")
             demo = is_demo(like)
             self.design = design(settings, self.benchmark, demo)
             self.arms = arms(settings.artefact, demo, vanilla.n_layers, settings.seed, settings.methods)
-            with self.share.first_first():
-                run = open_run(settings, self.benchmark, vanilla, self.design)
-        self.locating = settings.artefact == "layers"
-        if self.locating:
-            self.arms = [Arm(name) for name in CONVENTIONS]
+            judge = None if self.locating else judge_for(like, self.benchmark, vanilla)
+            run = open_run(settings, self.benchmark, vanilla, self.design)
         self.bench = Bench(
             run,
             self.benchmark,
             vanilla,
-            judge=None if self.locating else judge_for(like, self.benchmark, vanilla),  # type: ignore[arg-type]
+            judge=judge,
             design=self.design,
             batch=settings.batch,
             max_new_tokens=settings.max_new_tokens,
@@ -126,65 +132,87 @@ class Engine:
     def work(self) -> None:
         """Do this process's share of every arm, vanilla first."""
         for arm in self.arms:
-            every = self.units(arm)
-            mine = [u for u in every if u.index % self.share.count == self.share.index and not u.done(self.run)]
-            if self.design.broken_only and arm.edits:
-                self.share.wait()  # what edits are asked depends on all that vanilla answered
-                lacking = self.missing(self.arms[0])
-                if mine and lacking:
-                    raise InputError(
-                        f"{arm.name} is asked what broke vanilla, and vanilla lacks {len(lacking)} of "
-                        f"{len(self.units(self.arms[0]))} units: run the other shards first, then this one again"
-                    )
+            mine = [u for u in self.missing(arm) if u.index % self.share.count == self.share.index]
             with self.stages.stage(arm.name) as report:
                 self._arm(arm, mine, report)
+                if self.design.broken_only and not arm.edits:
+                    # What the edits are asked depends on all that vanilla answered. A shard started by hand cannot
+                    # wait for the others: it does what is missing itself, with the same bytes.
+                    self.share.wait()
+                    self._arm(arm, self.missing(arm), report)
 
     def _arm(self, arm: Arm, mine: list[Unit], report: Report) -> None:
+        if not mine:
+            return
         if self.locating:
             for done, unit in enumerate(mine, start=1):
                 locate(self.bench, unit, CONVENTIONS[arm.name])
                 report(done, len(mine))
-            return
-        # Whoever has nothing left to do takes part all the same: the first process makes, the others wait for it.
-        with self.share.first_first():
-            arm, made = self._made(arm, needed=bool(mine))
-        if not mine:
-            return
-        if arm.edits:
-            chosen = self.broken() if self.design.broken_only else []
+        elif arm.edits:
+            ready, chosen = self._prepared(arm), self.broken() if self.design.broken_only else []
             for done, unit in enumerate(mine, start=1):
-                edit_and_answer(self.bench, replace(unit, arm=arm), chosen)
+                edit_and_answer(self.bench, replace(unit, arm=ready), chosen)
                 report(done, len(mine))
-            return
-        with opened(self.bench, made) as model:
-            for done, unit in enumerate(mine, start=1):
-                answer(self.bench, unit, model, made)
-                report(done, len(mine))
+        else:
+            made, vanilla = self._made(arm), self.bench.vanilla
+            with nullcontext(vanilla) if made is None else made.applied(vanilla) as model:
+                for done, unit in enumerate(mine, start=1):
+                    answer(self.bench, unit, model, made)
+                    report(done, len(mine))
 
-    def _made(self, arm: Arm, needed: bool) -> tuple[Arm, Detoxified | None]:
-        """The arm ready to edit, and what its method made of vanilla: trained once, then from the cache or the run."""
+    def _prepared(self, arm: Arm) -> Arm:
+        """The arm ready to edit: MEND trains its editor first, once for all processes (its cache is locked)."""
+        prepare = getattr(arm.method, "prepare", None)
+        if prepare is None:
+            return arm
+        ready = prepare(self.bench.vanilla, self._train(arm), self.benchmark.val)
+        log = ready.training_log()
+        self._same_training(arm, {name: log[name] for name in ("train", "val")})
+        return replace(arm, method=ready)
+
+    def _made(self, arm: Arm) -> Detoxified | None:
+        """What an arm's method made of vanilla: by the first process that needs it, then from the cache or the run."""
         method = arm.method
-        if method is None or not (needed or self.missing(arm)):
-            return arm, None
-        if arm.edits:
-            prepare = getattr(method, "prepare", None)  # MEND trains its editor first
-            if prepare is None:
-                return arm, None
-            ready = prepare(self.bench.vanilla, self._train(arm), self.benchmark.val)
-            return replace(arm, method=ready), None
-        file = self.run.path / "made" / f"{slug(arm.name)}.safetensors"
-        notes = self.run.path / "made" / f"{slug(arm.name)}.json"
-        if file.exists() and notes.exists():
-            said = read_json(notes)
-            return arm, Detoxified(
-                method.name, WeightEdit.load(file), suffix=said["suffix"], prefix=said["prefix"], log=said["log"]
-            )
-        data = self._train(arm) if method.needs == "the train split" else None
-        made = method.detoxify(self.bench.vanilla, data)
-        if made.edit is not None:
-            write_json(notes, {"suffix": made.suffix, "prefix": made.prefix, "log": plain(made.log)})
-            made.edit.save(file)
-        return arm, made
+        if method is None:
+            return None
+        file = self._kept(arm, ".safetensors")
+        with self._lock(arm):
+            if file.exists():  # written after its notes
+                said = read_json(self._kept(arm, ".json"))
+                return Detoxified(method.name, WeightEdit.load(file), suffix=said["suffix"], prefix=said["prefix"])
+            data = self._train(arm) if method.needs == "the train split" else None
+            made = method.detoxify(self.bench.vanilla, data)
+            if made.edit is not None:
+                said = {"suffix": made.suffix, "prefix": made.prefix, "log": plain(made.log)}
+                write_json(self._kept(arm, ".json"), said)
+                made.edit.save(file)
+        if made.checkpoint is not None:
+            self._same_training(arm, made.log["weight_hash"])
+        return made
+
+    def _same_training(self, arm: Arm, result: Any) -> None:
+        """Keep what a training ended with; raise InputError where it was trained again since, and ended elsewhere."""
+        file, stamp = self._kept(arm, ".trained.json"), fingerprint(result)
+        with self._lock(arm):
+            if not file.exists():
+                write_json(file, stamp)
+            elif read_json(file) != stamp:
+                raise InputError(
+                    f"{arm.name} was trained again since this run began and is not the same (the cache was emptied, or "
+                    f"another machine took part): delete {self.run.path} and start again"
+                )
+
+    def _kept(self, arm: Arm, ending: str) -> Path:
+        return self.run.path / "made" / f"{slug(arm.name)}{ending}"
+
+    def _lock(self, arm: Arm) -> FileLock:
+        """Held by the one process that makes what an arm needs; a process that dies lets go of it."""
+        file = self._kept(arm, ".lock")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write {file}: {error.strerror or error}") from error
+        return FileLock(file)
 
     def _train(self, arm: Arm) -> tuple[Instance, ...]:
         if not self.benchmark.train:
@@ -218,34 +246,27 @@ class Engine:
         """The layers of a convention."""
         return [n for unit in self.units(arm) for n in self.run.load_all(unit.file, Located)]
 
-    def seconds(self, arm: Arm) -> dict[str, float]:
-        """Seconds of all units of an arm by stage."""
-        total: dict[str, float] = {}
-        for unit in self.units(arm):
-            file = self.run.path / f"timings/{slug(arm.name)}/{unit.index:04d}.json"
-            for stage, took in (read_json(file) if file.exists() else {}).items():
-                total[stage] = total.get(stage, 0.0) + took
+    def cost(self, arm: Arm) -> Cost:
+        """What all units of an arm took together."""
+        total = Cost()
+        for cost in (cost_of(self.run, unit) for unit in self.units(arm)):
+            total.cut += cost.cut
+            for stage, took in cost.seconds.items():
+                total.seconds[stage] = total.seconds.get(stage, 0.0) + took
         return total
 
     def broken(self) -> list[int]:
-        """Ids of the instances whose prompt broke vanilla (Table 11)."""
-        return list(broken(self.responses(self.arms[0]), self.design.asked))
+        """Ids of the instances whose prompt broke vanilla (Table 11). Raises InputError where there are none."""
+        found = broken(self.responses(self.arms[0]), self.design.asked)
+        if not found:
+            raise InputError(f"none of {len(self.design.asked)} prompts broke {self.settings.model}: nothing to ask")
+        return found
 
 
 def compare_settings(settings: Settings) -> Comparison:
-    """The settings that opening a model and a judge reads."""
-    return Comparison(
-        methods=(),
-        model=settings.model,
-        data=settings.data,
-        seed=settings.seed,
-        judge=settings.judge,
-        judge_safe_label=settings.judge_safe_label,
-        dtype=settings.dtype,
-        device=settings.device,
-        device_map=settings.device_map,
-        chat_template=settings.chat_template,
-    )
+    """The settings that opening a model and a judge reads; what a comparison has besides stays as it is by default."""
+    same = ("model", "data", "seed", "judge", "judge_safe_label", "dtype", "device", "device_map", "chat_template")
+    return Comparison(methods=(), **{name: getattr(settings, name) for name in same})
 
 
 def open_run(settings: Settings, benchmark: Benchmark, vanilla: HookedModel, plan: Design) -> Run:
@@ -253,7 +274,11 @@ def open_run(settings: Settings, benchmark: Benchmark, vanilla: HookedModel, pla
     config = {
         "settings": settings.identity(),
         "model": vanilla.weight_hash(),
-        "data": digest([i.__dict__ for i in (*plan.edited, *plan.asked, *benchmark.train)]),
+        "runs on": f"{vanilla.device.type}, {str(vanilla.dtype).removeprefix('torch.')}",
+        "data": digest(
+            [(*plan.edited, *plan.asked), benchmark.train, benchmark.val, benchmark.facts, benchmark.benign]
+        ),
+        "judge": source_stamp(settings.judge),
         "versions": versions(),
         "source": source_hash(),
     }

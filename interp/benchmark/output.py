@@ -97,8 +97,8 @@ def heads(table: Table) -> list[str]:
     return found
 
 
-def show(table: Table, told: list[str], run: Path) -> None:
-    """Print the table, what it rests on, and where everything is."""
+def show(table: Table, told: list[str]) -> None:
+    """Print the table, what it rests on, and the lines told about its making."""
     from rich.console import Console
     from rich.table import Table as Printed
 
@@ -114,8 +114,7 @@ def show(table: Table, told: list[str], run: Path) -> None:
     for note in table.notes:
         console.print(f"- {note}", highlight=False)
     console.print("; ".join(f"{k}: {v}" for k, v in table.facts.items() if v), highlight=False)
-    print(f"\nrun          {run}")
-    print("\n".join(told))
+    print("", *told, sep="\n")
 
 
 def _pipes(text: str) -> str:

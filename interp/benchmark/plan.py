@@ -1,4 +1,4 @@
-"""What a benchmark is going to cost, before it runs."""
+"""What a benchmark is going to cost, before it runs, and what it cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def plan(engine: Engine) -> list[str]:
     limit = engine.settings.max_new_tokens
     lines = [
         f"plan of {engine.settings.artefact} in {engine.run.path}",
-        f"{len(engine.design.edited)} instances edited, {len(engine.design.asked)} asked, seed {engine.settings.seed}",
+        f"{len(engine.design.asked)} instances, seed {engine.settings.seed}",
     ]
     total = 0
     for arm in engine.arms:
@@ -33,12 +33,20 @@ def plan(engine: Engine) -> list[str]:
 
 
 def answers(engine: Engine, arm: Arm) -> int:
-    """How many answers an arm gives, at most (Table 11 cannot know what breaks vanilla)."""
-    suffix = arm.suffix or ("S" if arm.method is not None else "")
-    items = engine.design.items(engine.benchmark, suffix, "", engine.settings.seed)
-    each = sum(map(len, items.values()))
-    if not (arm.edits and engine.design.shared):
-        return each
-    if engine.design.broken_only:
-        each = min(each, POOL * len(CATEGORIES))
-    return each * len(engine.design.edited)
+    """How many answers an arm gives; in Table 11 at most, until it is known what breaks vanilla."""
+    items = engine.design.items(engine.benchmark, arm.suffix, "", engine.settings.seed)
+    if not arm.edits:
+        return sum(map(len, items.values()))
+    if engine.design.broken_only and engine.missing(engine.arms[0]):
+        return min(len(items), POOL * len(CATEGORIES)) * len(engine.design.edited)
+    broken = engine.broken() if engine.design.broken_only else ()
+    return sum(len(items[i]) for edited in engine.design.edited for i in engine.design.asked_of(edited, broken))
+
+
+def costs(engine: Engine) -> str:
+    """One line: the seconds of each row by stage, over all runs and processes that took part."""
+    rows = []
+    for arm in engine.arms:
+        spoken = ", ".join(f"{stage} {took:.0f}" for stage, took in engine.cost(arm).seconds.items())
+        rows.append(f"{arm.name} ({spoken})")
+    return f"seconds      {'; '.join(rows)}; training apart"

@@ -72,7 +72,8 @@ class Settings:
 
     def identity(self) -> dict[str, object]:
         """What two processes must agree on to work on one run: all but where and which share."""
-        return {k: v for k, v in vars(self).items() if k not in ("out", "shard", "merge")}
+        same = {k: v for k, v in vars(self).items() if k not in ("out", "shard", "merge")}
+        return {**same, "methods": sorted(set(self.methods))}
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:

@@ -29,6 +29,7 @@ def build(engine: Engine) -> Table:
     columns = tuple(dict.fromkeys(column for row in rows for column in row.cells))
     if artefact == "layers":
         columns = tuple(sorted(columns, key=lambda c: int(c.split()[1])))
+    notes += cuts(engine)
     names, models = PUBLISHED.get(artefact, ((), {}))
     paper = tuple(
         PaperRow(row, model, {c: v for c, v in zip(names, values, strict=True) if v is not None})
@@ -51,11 +52,11 @@ def facts(engine: Engine) -> dict[str, str]:
     return {
         "model": settings.model,
         "data": engine.benchmark.name,
-        "edits": str(len(plan.edited)),
-        "instances asked": str(len(plan.asked)),
+        "edits": str(len(plan.edited)) if any(arm.edits for arm in engine.arms) else "",
+        "located" if engine.locating else "instances asked": str(len(plan.asked)),
         "seed": str(settings.seed),
-        "judge": "" if engine.locating else engine.bench.judge.name,
-        "max new tokens": str(settings.max_new_tokens),
+        "judge": judge_name(engine),
+        "max new tokens": "" if engine.locating else str(settings.max_new_tokens),
         "torch": engine.run.config["versions"]["torch"],
         "transformers": engine.run.config["versions"]["transformers"],
         "source": engine.run.config["source"],
@@ -70,7 +71,7 @@ def own_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
     for arm in engine.arms:
         responses = every[arm.name]
         state = prompted(responses)
-        scores = defense_scores(responses, state, judge=engine.bench.judge.name, seed=engine.settings.seed)
+        scores = defense_scores(responses, state, judge=judge_name(engine), seed=engine.settings.seed)
         performance = general(responses, engine.benchmark, state, seed=engine.settings.seed)
         cells = {kind: scores.by_kind[kind] for kind in KINDS if kind in scores.by_kind}
         cells |= {"DG-Avg": scores.dg_avg}
@@ -99,7 +100,7 @@ def shared_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
     """Table 3: SafeEdit_test_ALL. Edits are the unit of DINM's row, instances that of the others."""
     rows = []
     for arm in engine.arms:
-        responses, judge = engine.responses(arm), engine.bench.judge.name
+        responses, judge = engine.responses(arm), judge_name(engine)
         if not arm.edits:
             scores = defense_scores(responses, prompted(responses), judge=judge, seed=engine.settings.seed)
             rows.append(TableRow(arm.name, {**scores.by_kind, "DG-Avg": scores.dg_avg, "broken": scores.degenerate}))
@@ -143,7 +144,8 @@ def cross_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
     other = [e.value for row in rows for c, e in row.cells.items() if c != row.name]
     spoken = ", ".join(f"{c} {n}" for c, n in counts.items())
     return rows, [
-        f"inputs that broke vanilla, by category: {spoken}; vanilla defends none of them, by construction",
+        f"inputs that broke vanilla, by category: {spoken}; vanilla defends none of them, by construction; an edit is "
+        "not asked the input that it was made on",
         f"mean on the category edited {np.mean(same):.1f} %, on others {np.mean(other):.1f} %"
         if same and other
         else "",
@@ -163,6 +165,19 @@ def layer_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
 
 
 # ------------------------------------------------------------------------------------------------- parts
+def judge_name(engine: Engine) -> str:
+    """Who judged, "" where nobody did."""
+    return engine.bench.judge.name if engine.bench.judge is not None else ""
+
+
+def cuts(engine: Engine) -> list[str]:
+    """One line for each row in which texts did not fit the model's context."""
+    found = {arm.name: engine.cost(arm).cut for arm in engine.arms}
+    return [
+        f"{name}: {cut} texts were longer than the model's context and were cut" for name, cut in found.items() if cut
+    ]
+
+
 def prompted(responses: Sequence[Response]) -> bool:
     """The one prompt state that an arm was asked in."""
     return responses[0].suffix
@@ -179,7 +194,7 @@ def five(responses: Sequence[Response], seed: int) -> Estimate:
 
 
 def edit_cells(engine: Engine, arm: Arm) -> dict[str, Estimate]:
-    """How much the edits of an arm changed their matrices, and what one cost."""
+    """How much the edits of an arm changed their matrices."""
     if not arm.edits:
         return {}
     changes = [n.weight_change for n in engine.notes(arm)]

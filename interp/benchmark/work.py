@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from interp.benchmark.arms import Arm
 from interp.benchmark.design import Design
@@ -21,7 +22,7 @@ from interp.locate import Convention, layer_distances
 from interp.methods.base import Detoxified
 from interp.models import HookedModel
 from interp.records import Instance
-from interp.runs import Run, write_json
+from interp.runs import Run, read_json, write_json
 from interp.safeedit import Benchmark
 
 SHARED = 9
@@ -68,6 +69,24 @@ class Located:
     layer: int
 
 
+@dataclass
+class Cost:
+    """What a unit took. Stands in a file of its own: seconds differ from run to run, results do not."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By stage."""
+    cut: int = 0
+    """Texts that were cut to fit the model's context."""
+
+    @contextmanager
+    def stage(self, name: str, model: HookedModel) -> Iterator[None]:
+        """Count the block's seconds, and what `model` cut in it."""
+        started, cut = time.perf_counter(), model.truncated
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 3)
+        self.cut += model.truncated - cut
+
+
 @dataclass(frozen=True)
 class Bench:
     """What every unit works with."""
@@ -75,7 +94,8 @@ class Bench:
     run: Run
     benchmark: Benchmark
     vanilla: HookedModel
-    judge: Judge
+    judge: Judge | None
+    """None where nothing is answered (layers)."""
     design: Design
     batch: int
     max_new_tokens: int
@@ -99,17 +119,18 @@ def answer(bench: Bench, unit: Unit, model: HookedModel, made: Detoxified | None
     """
     suffix, prefix = (made.suffix, made.prefix) if made is not None else (unit.arm.suffix, "")
     items = bench.design.items(bench.benchmark, suffix, prefix, bench.seed)
-    started = time.perf_counter()
     asked = [item for instance in unit.instances for item in items[instance.id]]
-    responses = respond(
-        model,
-        asked,
-        name=unit.arm.name,
-        judge=bench.judge,
-        max_new_tokens=bench.max_new_tokens,
-        batch_size=bench.batch,
-    )
-    write(bench.run, unit, responses, {"answer": time.perf_counter() - started})
+    cost = Cost()
+    with cost.stage("answer", model):
+        responses = respond(
+            model,
+            asked,
+            name=unit.arm.name,
+            judge=bench.judge,
+            max_new_tokens=bench.max_new_tokens,
+            batch_size=bench.batch,
+        )
+    write(bench.run, unit, responses, cost)
 
 
 def edit_and_answer(bench: Bench, unit: Unit, broken: Sequence[int] = ()) -> None:
@@ -123,55 +144,61 @@ def edit_and_answer(bench: Bench, unit: Unit, broken: Sequence[int] = ()) -> Non
     """
     method = unit.arm.method
     assert method is not None
-    started = time.perf_counter()
-    made = [method.detoxify(bench.vanilla, instance) for instance in unit.instances]
-    edited = time.perf_counter()
+    cost = Cost()
+    with cost.stage("edit", bench.vanilla):
+        made = [method.detoxify(bench.vanilla, instance) for instance in unit.instances]
     edits = [m.edit for m in made if m.edit is not None]
     if len(edits) < len(made):
         raise InputError(f"{unit.arm.name}: expected an edit of each instance, got {len(edits)} of {len(made)}")
     items = bench.design.items(bench.benchmark, made[0].suffix, made[0].prefix, bench.seed)
-    if not bench.design.shared:
-        asked = [items[instance.id] for instance in unit.instances]
-    else:
-        chosen = broken if bench.design.broken_only else list(items)
-        asked = [[item for owner in chosen for item in items[owner]] for _ in made]
+    asked = [[item for owner in bench.design.asked_of(i, broken) for item in items[owner]] for i in unit.instances]
     ids = [i.id for i in unit.instances]
     notes = [
         EditNote(i.id, i.category_key, m.layer, 100 * edit.relative_norm(bench.vanilla))
         for i, m, edit in zip(unit.instances, made, edits, strict=True)
     ]
-    found = respond_edited(
-        bench.vanilla,
-        edits,
-        asked,
-        name=unit.arm.name,
-        edited_on=ids,
-        judge=bench.judge,
-        max_new_tokens=bench.max_new_tokens,
-        batch_size=bench.batch,
-    )
+    with cost.stage("answer", bench.vanilla):
+        found = respond_edited(
+            bench.vanilla,
+            edits,
+            asked,
+            name=unit.arm.name,
+            edited_on=ids,
+            judge=bench.judge,
+            max_new_tokens=bench.max_new_tokens,
+            batch_size=bench.batch,
+        )
     bench.run.save_all(f"{unit.file}.edits", notes)
-    took = {"edit": edited - started, "answer": time.perf_counter() - edited}
-    write(bench.run, unit, [r for own in found for r in own], took)
+    write(bench.run, unit, [r for own in found for r in own], cost)
 
 
 def locate(bench: Bench, unit: Unit, convention: Convention) -> None:
     """Write which layer each instance of a block locates."""
-    started = time.perf_counter()
-    scores = layer_distances(bench.vanilla, unit.instances, convention, batch_size=min(bench.batch, 32))
+    cost = Cost()
+    with cost.stage("locate", bench.vanilla):
+        scores = layer_distances(bench.vanilla, unit.instances, convention, batch_size=min(bench.batch, 32))
     found = [Located(i.id, i.category_key, layer) for i, layer in zip(unit.instances, scores.located, strict=True)]
-    write(bench.run, unit, found, {"locate": time.perf_counter() - started})
+    write(bench.run, unit, found, cost)
 
 
-def write(run: Run, unit: Unit, results: Sequence[object], seconds: dict[str, float]) -> None:
-    """Write a unit: its seconds, then its results, in one step each."""
-    write_json(run.path / f"timings/{slug(unit.arm.name)}/{unit.index:04d}.json", seconds)
+def write(run: Run, unit: Unit, results: Sequence[object], cost: Cost) -> None:
+    """Write a unit: its cost, then its results, in one step each. It is done when its results are there."""
+    write_json(cost_file(run, unit), {"seconds": cost.seconds, "cut": cost.cut})
     run.save_all(unit.file, results)
 
 
-def opened(bench: Bench, made: Detoxified | None) -> AbstractContextManager[HookedModel]:
-    """The model to ask: vanilla, or what a method made of it."""
-    return nullcontext(bench.vanilla) if made is None else made.applied(bench.vanilla)
+def cost_of(run: Run, unit: Unit) -> Cost:
+    """What a unit took. Raises InputError for a damaged file."""
+    file = cost_file(run, unit)
+    try:
+        return Cost(**read_json(file))
+    except TypeError as error:
+        raise InputError(f"{file} is damaged; delete it and the unit's results, and run again") from error
+
+
+def cost_file(run: Run, unit: Unit) -> Path:
+    """Where a unit's cost stands."""
+    return run.path / "costs" / slug(unit.arm.name) / f"{unit.index:04d}.json"
 
 
 def slug(name: str) -> str:
