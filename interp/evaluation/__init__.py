@@ -1,24 +1,42 @@
 """Behaviour: what a model answers to SafeEdit's prompts and to harmless ones, judged and scored with intervals."""
 
 from interp.evaluation.defense import defense_scores
+from interp.evaluation.divergence import Answered, answer_kl, answer_kl_of_edits, gold_answers, own_answers
 from interp.evaluation.entropy import fluency, ngram_entropy
-from interp.evaluation.items import BENIGN, KQA, WRAPPED, Item, by_owner, plan
+from interp.evaluation.harness import run_harness
+from interp.evaluation.items import BENIGN, CSUM, KQA, WRAPPED, Item, by_owner, plan, plan_general
+from interp.evaluation.knowledge import exact_match, load_questions
 from interp.evaluation.performance import general, matches
+from interp.evaluation.refusals import load_benign
 from interp.evaluation.responses import judged, respond, respond_edited
+from interp.evaluation.summaries import load_summaries, rouge1
 
 __all__ = [
     "BENIGN",
+    "CSUM",
     "KQA",
     "WRAPPED",
+    "Answered",
     "Item",
+    "answer_kl",
+    "answer_kl_of_edits",
     "by_owner",
     "defense_scores",
+    "exact_match",
     "fluency",
     "general",
+    "gold_answers",
     "judged",
+    "load_benign",
+    "load_questions",
+    "load_summaries",
     "matches",
     "ngram_entropy",
+    "own_answers",
     "plan",
+    "plan_general",
     "respond",
     "respond_edited",
+    "rouge1",
+    "run_harness",
 ]

@@ -7,7 +7,7 @@ instance and its share of the general ones), so that both rest on the same numbe
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from interp.errors import InputError
@@ -17,6 +17,7 @@ from interp.safeedit import Benchmark
 KQA = "kqa"
 BENIGN = "benign"
 WRAPPED = "benign-wrapped"
+CSUM = "csum"
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Item:
     """One query to put to a model."""
 
     kind: str
-    """One of the five prompt kinds, "kqa", "benign" or "benign-wrapped"."""
+    """One of the five prompt kinds, "kqa", "benign", "benign-wrapped" or "csum"."""
     query: str
     """The user's text, without S and not yet formatted."""
     suffix: str
     """The suffix system prompt to append, "" for none."""
     ref: int
-    """The instance's id; for the general kinds the index into `Benchmark.facts` or `Benchmark.benign`."""
+    """The instance's id; for the general kinds the index into `Benchmark.facts`, `benign` or `summaries`."""
     owner: int
     """The id of the instance whose edit answers it, where every instance has its own edit."""
     prefix: str = ""
@@ -45,6 +46,7 @@ def plan(
     prefix: str = "",
     n_facts: int = 60,
     n_benign: int = 60,
+    n_summaries: int = 0,
     kinds: Sequence[PromptKind] = PROMPT_KINDS,
     states: Sequence[bool] = (False, True),
     seed: int = 0,
@@ -59,6 +61,7 @@ def plan(
         prefix: the text before the query in the state with S.
         n_facts: knowledge questions, as many as there are at most.
         n_benign: benign requests, half bare and half wrapped, as many as there are at most.
+        n_summaries: texts to summarise, as many as there are at most.
         states: which suffix states to ask in.
 
     Raises:
@@ -67,14 +70,7 @@ def plan(
     owners = [i.id for i in instances]
     if not owners or len(set(owners)) < len(owners):
         raise InputError(f"expected at least one instance and no id twice, got the ids {owners}")
-    rng = random.Random(f"items-{seed}")
-    facts = _draw(range(len(benchmark.facts)), n_facts, rng)
-    bare = [i for i, request in enumerate(benchmark.benign) if not request.wrapped]
-    wrapped = [i for i, request in enumerate(benchmark.benign) if request.wrapped]
-    general = [(KQA, benchmark.facts[i].prompt, i) for i in facts]
-    general += [(BENIGN, benchmark.benign[i].prompt, i) for i in _draw(bare, (n_benign + 1) // 2, rng)]
-    general += [(WRAPPED, benchmark.benign[i].prompt, i) for i in _draw(wrapped, n_benign // 2, rng)]
-
+    general = _general(benchmark, n_facts, (n_benign + 1) // 2, n_benign // 2, n_summaries, seed)
     asked: dict[int, list[tuple[str, str, int]]] = {
         instance.id: [
             (kind, instance.prompt(kind), instance.id)
@@ -85,6 +81,52 @@ def plan(
     }
     for turn, item in enumerate(general):
         asked[owners[turn % len(owners)]].append(item)
+    return _around(asked, suffix, prefix, states)
+
+
+def plan_general(
+    benchmark: Benchmark,
+    suffix: str = "",
+    *,
+    prefix: str = "",
+    n_facts: int | None = None,
+    n_bare: int | None = None,
+    n_wrapped: int | None = None,
+    n_summaries: int | None = None,
+    states: Sequence[bool] = (False, True),
+    seed: int = 0,
+) -> list[Item]:
+    """Only what is asked beside SafeEdit's prompts, for one set of weights: all there is, or so many of each.
+
+    Raises:
+        InputError: the benchmark has nothing of the kind.
+    """
+    facts, bare, wrapped, texts = (10**9 if n is None else n for n in (n_facts, n_bare, n_wrapped, n_summaries))
+    general = _general(benchmark, facts, bare, wrapped, texts, seed)
+    if not general:
+        raise InputError(f"{benchmark.name} has no knowledge questions, benign requests or texts to summarise to ask")
+    return _around({0: general}, suffix, prefix, states)
+
+
+def _general(
+    benchmark: Benchmark, facts: int, bare: int, wrapped: int, summaries: int, seed: int
+) -> list[tuple[str, str, int]]:
+    """(kind, query, index) of the general items, drawn in the order of the arguments."""
+    rng = random.Random(f"items-{seed}")
+    benign = benchmark.benign
+    chosen = _draw(range(len(benchmark.facts)), facts, rng)
+    general = [(KQA, benchmark.facts[i].prompt, i) for i in chosen]
+    for kind, n in ((BENIGN, bare), (WRAPPED, wrapped)):
+        own = [i for i, request in enumerate(benign) if request.wrapped == (kind == WRAPPED)]
+        general += [(kind, benign[i].prompt, i) for i in _draw(own, n, rng)]
+    texts = _draw(range(len(benchmark.summaries)), summaries, rng)
+    return general + [(CSUM, benchmark.summaries[i].prompt, i) for i in texts]
+
+
+def _around(
+    asked: Mapping[int, Sequence[tuple[str, str, int]]], suffix: str, prefix: str, states: Sequence[bool]
+) -> list[Item]:
+    """Every query in every suffix state."""
     prompts = {False: ("", ""), True: (suffix, prefix)}
     around = [prompts[on] for on in (False, True) if on in states and (any(prompts[on]) or not on)]
     return [

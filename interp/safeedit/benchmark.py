@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from interp.errors import InputError
-from interp.records import BenignRequest, Instance, LabelledText, Question
+from interp.records import BenignRequest, Instance, LabelledText, Question, Summary
 from interp.runs import write_text
 from interp.safeedit.schema import parse, to_list
 
@@ -43,6 +43,8 @@ class Benchmark:
     """Knowledge questions (KQA); empty for the released files, which have none."""
     benign: tuple[BenignRequest, ...] = ()
     """Harmless requests, bare and inside attack templates (over-refusal)."""
+    summaries: tuple[Summary, ...] = ()
+    """Texts to summarise (CSum); empty for the demo and the released files."""
     probe_texts: tuple[LabelledText, ...] = ()
     """Toxic and non-toxic texts (Eq. 17); empty for the released files."""
     planted: bool = False

@@ -77,7 +77,7 @@ def _read_csv(path: Path) -> list[Row]:
 
 
 def _read_json(path: Path, lines: bool) -> list[Row]:
-    data = _read_lines(path) if lines else read(path)
+    data = read_lines(path) if lines else read(path)
     if not isinstance(data, list):
         raise InputError(f"{path}: expected a JSON list of objects")
     rows = []
@@ -88,7 +88,8 @@ def _read_json(path: Path, lines: bool) -> list[Row]:
     return rows
 
 
-def _read_lines(path: Path) -> list[Any]:
+def read_lines(path: Path) -> list[Any]:
+    """The decoded values of a JSON-lines file. Raises InputError where it is missing or no such file."""
     try:
         # Not splitlines(): a text may hold U+2028, at which that would break a line of JSON.
         lines = path.read_text(encoding="utf-8-sig").split("\n")

@@ -56,5 +56,6 @@ def response(
     text: str = "some words here",
     edited_on: int | None = None,
     model: str = "m",
+    ended: bool = True,
 ) -> Response:
-    return Response(model, instance_id, kind, suffix, "prompt", text, 3, True, edited_on, verdict)
+    return Response(model, instance_id, kind, suffix, "prompt", text, 3, ended, edited_on, verdict)

@@ -17,7 +17,8 @@ VERDICTS = [SAFE, UNSAFE, OTHER, EMPTY, BROKEN]
 
 def estimates(scores: DefenseScores) -> list[Estimate]:
     assert scores.other is not None
-    return [*scores.by_kind.values(), scores.dg_avg, scores.refusal, scores.degenerate, scores.other]
+    assert scores.truncated is not None
+    return [*scores.by_kind.values(), scores.dg_avg, scores.refusal, scores.degenerate, scores.other, scores.truncated]
 
 
 @given(st.lists(st.lists(st.sampled_from(VERDICTS), min_size=5, max_size=5), min_size=1, max_size=8), st.booleans())
@@ -62,6 +63,24 @@ def test_by_hand() -> None:
     assert scores.other is not None
     assert scores.other.value == pytest.approx(10.0)  # one of instance 2's five
     assert (scores.model, scores.suffix, scores.judge) == ("m", False, "j")
+
+
+def test_cut_answers_and_broken_ones_are_counted_apart_and_broken_ones_are_never_safe() -> None:
+    responses = [
+        response(1, "DS", SAFE, ended=False),
+        response(1, "onlyQ", BROKEN, ended=False),
+        response(2, "DS", EMPTY),
+        response(2, "onlyQ", UNSAFE),
+    ]
+    scores = defense_scores(responses, False, judge="j")
+    assert scores.truncated is not None
+    assert (scores.truncated.value, scores.truncated.n) == (50.0, 2)
+    assert scores.degenerate.value == 50.0
+    assert scores.refusal.value == 25.0
+    assert {kind: e.value for kind, e in scores.by_kind.items()} == {"DS": 75.0, "onlyQ": 25.0}
+    whole = defense_scores([response(1, "DS", SAFE)], False, judge="j").truncated
+    assert whole is not None
+    assert (whole.value, whole.low) == (0.0, 0.0)
 
 
 def test_a_checkpoint_and_edits_with_the_same_answers_have_the_same_scores() -> None:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp.evaluation import BENIGN, KQA, WRAPPED, general, matches, ngram_entropy
+from interp.evaluation import BENIGN, CSUM, KQA, WRAPPED, general, matches, ngram_entropy
 from interp.evaluation.performance import normalise
-from interp.records import PROMPT_KINDS, GeneralPerformance, dumps, loads
+from interp.records import PROMPT_KINDS, Estimate, GeneralPerformance, Summary, dumps, loads
 from interp.safeedit import Benchmark
 
 from .examples import BROKEN, EMPTY, OTHER, SAFE, UNSAFE, benchmark, response
@@ -39,7 +39,9 @@ def test_by_hand() -> None:
     four = ngram_entropy("one two three four")
     assert found.fluency.value == pytest.approx((four / 2 + four) / 2)  # per instance first: 100 has two responses
     assert (found.fluency.n, found.fluency.unit) == (2, "bits")
-    assert found.notes == ()
+    assert found.notes == ("CSum, answer KL: not measured in this run",)
+    assert found.kqa_exact is not None
+    assert (found.kqa_exact.value, found.csum, found.answer_kl) == (25.0, None, None)  # "The answer 0." alone is exact
     assert loads(GeneralPerformance, dumps(found)) == found
 
 
@@ -47,11 +49,30 @@ def test_what_was_not_asked_is_none_with_a_note() -> None:
     found = general([response(1, "DS", SAFE)], Benchmark("bare"), False)
     assert (found.kqa, found.over_refusal, found.over_refusal_wrapped) == (None, None, None)
     assert found.fluency is not None
-    assert len(found.notes) == 3
+    assert len(found.notes) == 4
     assert "KQA: no knowledge questions were asked" in found.notes
     nothing = general([response(1, "DS", SAFE)], Benchmark("bare"), True)
     assert (nothing.model, nothing.fluency) == ("m", None)
     assert "fluency: no SafeEdit prompts were asked" in nothing.notes
+
+
+def test_summaries_are_scored_by_rouge_and_cut_ones_are_told() -> None:
+    bench = Benchmark("s", summaries=(Summary("q", "the cat sat"), Summary("q", "a dog ran")))
+    texts = {0: "the cat sat", 1: "nothing of it"}
+    responses = [response(i, CSUM, OTHER, text=text, ended=bool(i)) for i, text in texts.items()]
+    kl = Estimate(0.1, 0.0, 0.2, 5, "nats")
+    found = general(responses, bench, False, answer_kl=kl)
+    assert found.csum is not None
+    assert (found.csum.value, found.csum.n, found.csum.unit) == (50.0, 2, "%")
+    assert "bootstrap 95 % over texts" in found.csum.how
+    assert "1 of 2 summaries were cut at the token limit" in found.notes
+    assert found.answer_kl == kl
+    assert "answer KL: not measured against vanilla" in general(responses, bench, False).notes
+    assert loads(GeneralPerformance, dumps(found)) == found
+    edits = [response(i, CSUM, OTHER, text="the cat sat", edited_on=e) for i in range(2) for e in (7, 8)]
+    over_edits = general(edits, bench, False).csum
+    assert over_edits is not None
+    assert (over_edits.n, over_edits.value) == (2, 50.0)
 
 
 def test_broken_benign_answers_are_not_refusals_but_are_told() -> None:

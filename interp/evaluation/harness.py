@@ -1,0 +1,74 @@
+"""Knowledge and skill at scale: EleutherAI's lm-evaluation-harness on the very weights, where it is installed.
+
+The optional extra `lm-eval` installs it; nothing else of the toolkit needs it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from interp.edits import WeightEdit
+from interp.errors import InputError
+from interp.models import HookedModel
+
+INSTALL = "pip install 'interp[lm-eval]'"
+
+
+def run_harness(
+    model: HookedModel,
+    tasks: Sequence[str],
+    *,
+    edit: WeightEdit | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    batch_size: int | str = 8,
+    folder: Path | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Scores of the harness, by task, as it gives them (`results` of `simple_evaluate`).
+
+    The model, with the edit in its weights where one is given, is written as an ordinary checkpoint, which the harness
+    opens itself; `triviaqa` and the like are downloaded by it.
+
+    Args:
+        tasks: names of the harness's tasks.
+        num_fewshot: examples before each question; the task's own number by default.
+        limit: at most so many documents of each task.
+        folder: where to keep the checkpoint; a temporary one by default.
+
+    Raises:
+        InputError: the harness is not installed, no tasks, or as `WeightEdit.applied` and `HookedModel.save`.
+    """
+    if not tasks:
+        raise InputError("expected at least one task of lm-evaluation-harness, got none")
+    try:
+        from lm_eval import simple_evaluate  # type: ignore[import-not-found]
+    except ImportError as error:
+        raise InputError(f"lm-evaluation-harness is not installed: {INSTALL}") from error
+    with ExitStack() as stack:
+        where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
+        if edit is None:
+            model.save(where)
+        else:
+            edit.merge(model, where)
+        found = simple_evaluate(
+            model="hf",
+            model_args={"pretrained": str(where), "dtype": str(model.dtype).removeprefix("torch.")},
+            tasks=list(tasks),
+            num_fewshot=num_fewshot,
+            limit=limit,
+            batch_size=batch_size,
+            device=str(model.device),
+            apply_chat_template=model.template.mode == "chat",
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+        )
+    if not isinstance(found, dict) or "results" not in found:
+        raise InputError("lm-evaluation-harness gave no results; expected version 0.4.9 or newer")
+    return dict(found["results"])
