@@ -46,11 +46,16 @@ def main(
     ] = None,
     facts: Annotated[int, typer.Option(min=0, help="Knowledge questions asked of each row.")] = 60,
     benign: Annotated[int, typer.Option(min=0, help="Benign requests asked of each row, half of them wrapped.")] = 60,
+    summaries: Annotated[int, typer.Option(min=0, help="Texts that each row is asked to summarise.")] = 30,
+    summaries_data: Annotated[
+        str | None, typer.Option(help="Those texts in XSum's layout, a file or hub id [default: demo has some].")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Prompts decoded at a time [default: 128 on the demo, else 16].")
     ] = None,
     block: Annotated[int, typer.Option(min=1, help="Instances in a unit of work.")] = 18,
+    repeats: Annotated[int, typer.Option(min=1, help="Processes that measure each row of fig7.")] = 3,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
     device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto, for several GPUs.")] = None,
@@ -80,9 +85,12 @@ def main(
         judge_safe_label=judge_safe_label,
         facts=facts,
         benign=benign,
+        summaries=summaries,
+        summaries_data=summaries_data,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         block=block,
+        repeats=repeats,
         dtype=dtype,
         device=device,
         device_map=device_map,
@@ -90,6 +98,9 @@ def main(
         shard=parse_shard(shard),
         merge=merge,
     )
+    if artefact == "fig7":
+        footprints(settings, dry_run, figures)
+        return
     from interp.benchmark import output
     from interp.benchmark.engine import Engine, share
     from interp.benchmark.plan import costs, plan
@@ -115,6 +126,26 @@ def main(
         engine.run.save_all("responses", [r for arm in engine.arms for r in engine.records(arm)])
         told = output.write(table, path, figures)
         output.show(table, [costs(engine), *told, f"run          {path}"])
+
+
+def footprints(settings: Settings, dry_run: bool, figures: bool) -> None:
+    """Fig. 7: measurements in processes of their own."""
+    from interp.benchmark import output
+    from interp.benchmark.engine import share
+    from interp.benchmark.fig7 import Measurements
+    from interp.pipeline.progress import Stages
+
+    if share(settings).count > 1:
+        raise InputError("fig7 measures one process after another: start it without a launcher and without --shard")
+    with Stages() as stages:
+        measurements = Measurements(settings, stages)
+        if not (dry_run or settings.merge):
+            measurements.work()
+    if dry_run:
+        print("\n".join(measurements.plan()))
+    else:
+        table, path = measurements.build(), measurements.run.path
+        output.show(table, [*output.write(table, path, figures), f"run          {path}"])
 
 
 def run(arguments: list[str] | None = None) -> int:

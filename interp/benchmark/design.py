@@ -30,6 +30,7 @@ class Design:
     kinds: tuple[PromptKind, ...] = PROMPT_KINDS
     facts: int = 0
     benign: int = 0
+    summaries: int = 0
     shared: bool = False
     """Every edit is asked the prompts of all of `asked` but its own; otherwise those of its own instance."""
     broken_only: bool = False
@@ -44,6 +45,7 @@ class Design:
             prefix=prefix,
             n_facts=self.facts,
             n_benign=self.benign,
+            n_summaries=self.summaries,
             kinds=self.kinds,
             states=(bool(suffix or prefix),),
             seed=seed,
@@ -80,7 +82,8 @@ def design(settings: Settings, benchmark: Benchmark, demo: bool) -> Design:
     if artefact == "table11":
         pool = benchmark.stratified(split, min(there, ASKED * POOL * len(CATEGORIES)), settings.seed)
         return Design(chosen, pool, kinds=("DS",), shared=True, broken_only=True)
-    return Design(chosen, with_generalization(chosen), facts=settings.facts, benign=settings.benign)
+    general = {name: getattr(settings, name) for name in ("facts", "benign", "summaries")}
+    return Design(chosen, with_generalization(chosen), **general)
 
 
 def with_generalization(instances: Sequence[Instance]) -> tuple[Instance, ...]:

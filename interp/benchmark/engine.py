@@ -27,14 +27,16 @@ from interp.benchmark.work import (
     slug,
     units,
 )
+from interp.demo import world
 from interp.edits import WeightEdit
 from interp.errors import InputError
+from interp.evaluation.summaries import load_summaries
 from interp.methods.base import Detoxified
 from interp.models import HookedModel
 from interp.pipeline import Settings as Comparison
 from interp.pipeline.progress import Report, Stages
 from interp.pipeline.study import CONVENTIONS, digest, is_demo, judge_for, open_model, source_stamp
-from interp.records import Instance, Response
+from interp.records import Instance, Response, Summary
 from interp.runs import Run, fingerprint, read_json, source_hash, versions, write_json
 from interp.safeedit import Benchmark, load
 
@@ -94,7 +96,7 @@ class Engine:
         self.settings, self.share, self.stages = settings, share, stages
         self.locating = settings.artefact == "layers"
         with stages.stage("data and model"):
-            self.benchmark = load(settings.data)
+            self.benchmark = open_data(settings)
             like = compare_settings(settings)
             if share.state is not None and settings.device == "auto":
                 like = replace(like, device=str(share.state.device))
@@ -269,6 +271,16 @@ def compare_settings(settings: Settings) -> Comparison:
     return Comparison(methods=(), **{name: getattr(settings, name) for name in same})
 
 
+def open_data(settings: Settings) -> Benchmark:
+    """The benchmark with texts to summarise. Raises InputError as both loaders."""
+    benchmark = load(settings.data)
+    if settings.summaries_data is not None and settings.summaries:
+        return replace(benchmark, summaries=load_summaries(settings.summaries_data))
+    if benchmark.planted and not benchmark.summaries:
+        return replace(benchmark, summaries=tuple(Summary(s.prompt, s.answer) for s in world.summaries()))
+    return benchmark
+
+
 def open_run(settings: Settings, benchmark: Benchmark, vanilla: HookedModel, plan: Design) -> Run:
     """The run folder of exactly this benchmark. Raises InputError as `Run`."""
     config = {
@@ -276,7 +288,14 @@ def open_run(settings: Settings, benchmark: Benchmark, vanilla: HookedModel, pla
         "model": vanilla.weight_hash(),
         "runs on": f"{vanilla.device.type}, {str(vanilla.dtype).removeprefix('torch.')}",
         "data": digest(
-            [(*plan.edited, *plan.asked), benchmark.train, benchmark.val, benchmark.facts, benchmark.benign]
+            [
+                (*plan.edited, *plan.asked),
+                benchmark.train,
+                benchmark.val,
+                benchmark.facts,
+                benchmark.benign,
+                benchmark.summaries,
+            ]
         ),
         "judge": source_stamp(settings.judge),
         "versions": versions(),

@@ -10,6 +10,8 @@ from interp.plots.text import fixed, rate
 from interp.records import Estimate, Table, dumps
 from interp.runs import write_text
 
+FIGURE = "_figure"
+"""Behind the artefact's name in those of the figure's files: its canonical JSON is another file than the table's."""
 WIDTH = 160
 """Columns of the printed table where it does not go to a terminal."""
 
@@ -24,8 +26,8 @@ def write(table: Table, folder: Path, figures: bool = True) -> list[str]:
         from interp.plots.save import save_figure
         from interp.plots.tables import table_figure
 
-        saved = save_figure(table_figure(table), folder, table.artefact)
-        told += [f"figure       {folder / table.artefact}.png"] if not saved.note else [saved.note]
+        saved = save_figure(table_figure(table), folder, f"{table.artefact}{FIGURE}")
+        told += [f"figure       {folder / table.artefact}{FIGURE}.png"] if not saved.note else [saved.note]
     return told
 
 

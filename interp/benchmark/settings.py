@@ -16,6 +16,7 @@ ARTEFACTS = {
     "table11": "category edited on x category defended, on inputs that broke vanilla",
     "table12": "suffix S1 against S2",
     "table13": "DINM at every layer",
+    "fig7": "peak memory and seconds of every method, each in processes of its own",
     "layers": "how many instances locate each layer, under every convention",
 }
 """What can be made -> what it is."""
@@ -40,8 +41,13 @@ class Settings:
     judge_safe_label: str | None = None
     facts: int = 60
     benign: int = 60
+    summaries: int = 30
+    summaries_data: str | None = None
+    """Texts to summarise in XSum's layout: a file or a hub id. None: the demo's for the demo, else none."""
     max_new_tokens: int = 64
     batch_size: int | None = None
+    repeats: int = 3
+    """Processes that measure each row of fig7."""
     block: int = 18
     """Instances in a unit of work: what a killed run loses at most, and what processes share out."""
     dtype: str = "auto"
@@ -58,7 +64,7 @@ class Settings:
         choose("artefact", self.artefact, tuple(ARTEFACTS))
         choose("--dtype", self.dtype, DTYPES)
         choose("--chat-template", self.chat_template, ("default", "auto", "none"))
-        for name, low in (("instances", 2), ("block", 1), ("batch_size", 1), ("max_new_tokens", 1)):
+        for name, low in (("instances", 2), ("block", 1), ("repeats", 1), ("batch_size", 1), ("max_new_tokens", 1)):
             value = getattr(self, name)
             if value is not None and value < low:
                 raise InputError(f"expected --{name.replace('_', '-')} >= {low}, got {value}")

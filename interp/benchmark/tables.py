@@ -80,6 +80,7 @@ def own_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
         measured = {
             FLUENCY: performance.fluency,
             "KQA": performance.kqa,
+            "CSum": performance.csum,
             "over-refusal": performance.over_refusal,
             "over-refusal, wrapped": performance.over_refusal_wrapped,
             "broken": scores.degenerate,
@@ -87,7 +88,7 @@ def own_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
         cells |= {name: value for name, value in measured.items() if value is not None}
         cells |= edit_cells(engine, arm)
         rows.append(TableRow(arm.name, cells))
-        notes += [f"{arm.name}: {note}" for note in performance.notes if "degenerate" not in note]
+        notes += [f"{arm.name}: {note}" for note in performance.notes if "token limit" in note]
     notes += claims(engine.settings.artefact, every, engine.settings.seed)
     notes.append(
         "every row is asked with the prompts its method wants (DINM: S after the query); vanilla + S has the prompt "

@@ -22,9 +22,14 @@ PANELS = (
     "onlyQ",
     "otherAQ",
     "weight change",
+    "peak memory",
+    "of the weights",
+    "seconds",
 )
 """Columns that are drawn, the ones that decide first."""
 MOST = 5
+DECADES = 20.0
+"""Seconds that differ by more than this factor are drawn on a logarithmic axis."""
 PAPER_SYMBOLS = ("triangle-up-open", "square-open")
 WIDTH = 900
 
@@ -65,9 +70,12 @@ def points(table: Table) -> go.Figure:
         heading(fig, safe(column), x=0, xref=f"x{ref} domain", y=1.01, yref=f"y{ref} domain")
         unit = next((e.unit for e in estimates if e.unit), "%")
         percent = unit == "%" and column != "weight change"
+        longest, shortest = (f([e.value for e in estimates], default=1.0) for f in (max, min))
         fig.update_xaxes(title={"text": unit}, row=1, col=c)
         if percent:
             fig.update_xaxes(range=[-4, 104], dtick=50, row=1, col=c)
+        elif unit == "s" and shortest > 0 and longest > DECADES * shortest:
+            fig.update_xaxes(type="log", dtick=1, row=1, col=c)
         else:
             fig.update_xaxes(nticks=4, row=1, col=c)
     order = [safe(name) for name in reversed(names)]

@@ -18,7 +18,7 @@ import pytest
 from interp.benchmark.__main__ import run
 
 PACKAGE = Path(__file__).parents[2] / "interp"
-QUICK = ["--facts", "2", "--benign", "2", "--max-new-tokens", "8", "--no-figures"]
+QUICK = ["--facts", "2", "--benign", "2", "--summaries", "2", "--max-new-tokens", "8", "--no-figures"]
 SMALL = ["table2", "--limit", "4", "--block", "2", "--row", "DINM", "--row", "wo/Tune", *QUICK]
 ROWS = ("vanilla", "DINM", "wo/Tune")
 UNITS = 2

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from benchmark.conftest import QUICK, RESULTS, ROWS, SMALL, UNITS, same_bytes
-from interp.benchmark import design, work
+from interp.benchmark import design, output, work
 from interp.benchmark.__main__ import run
+from interp.plots import save as plots
 from interp.plots.tables import table_figure
 from interp.records import Response, Table, loads
 from interp.runs import Run, read_json
@@ -59,6 +60,17 @@ def test_every_row_has_a_control_and_every_number_an_interval_and_n(finished: Pa
             assert estimate.n > 0
             assert estimate.how
     assert {"model", "data", "seed", "judge", "source"} <= set(made.facts)
+
+
+def test_a_figure_takes_no_file_of_the_table(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = {("table2_figure", "png"): b"png", ("table2_figure", "svg"): b"svg"}
+    monkeypatch.setattr(plots, "_images", lambda figures, formats: (drawn, ""))  # the browser is tested elsewhere
+    output.write(table(finished), tmp_path)
+    assert table(tmp_path) == table(finished)
+    assert {"data", "layout"} <= set(read_json(tmp_path / "table2_figure.json"))
+    assert sorted(f.name for f in tmp_path.iterdir()) == sorted(
+        [*RESULTS[1:], *(f"table2_figure.{kind}" for kind in ("json", "png", "svg"))]
+    )
 
 
 def test_the_figure_shows_every_row_of_ours_in_every_panel(finished: Path) -> None:

@@ -50,7 +50,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_two_benchmarks_never_share_a_folder(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for other in (["--seed", "1"], ["--max-new-tokens", "9"], ["--row", "wo/Location"]):
         assert run([*SMALL, *other, "--out", str(finished)]) == 2
-        assert "holds another run (different: settings)" in capsys.readouterr().err
+        assert "holds another run (different: " in capsys.readouterr().err
 
 
 def test_rows_asked_for_in_another_order_are_the_same_benchmark() -> None:
