@@ -1,0 +1,152 @@
+"""`python -m interp.evaluation MODEL --kqa ... --csum ... --xstest ...`: general performance of one model.
+
+Knowledge (TriviaQA), summaries (XSum), over-refusal (XSTest) and, against a vanilla model, the KL at answer tokens.
+Written are the answers (`responses.jsonl`) and the scores (`general.json`). Defence is measured by `interp.compare`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.errors import InputError
+from interp.records import Estimate, GeneralPerformance, to_dict
+
+# Two busy-waiting thread pools on few cores slow each other down; must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def main(
+    model: Annotated[str, typer.Argument(help="demo, a hub id, a folder, or an adapter or state dict (with --base).")],
+    out: Annotated[Path, typer.Option(help="Folder for responses.jsonl and general.json.")],
+    base: Annotated[str | None, typer.Option(help="Model under an adapter or a state dict.")] = None,
+    kqa: Annotated[str | None, typer.Option(help="TriviaQA (rc.nocontext): hub id, JSON, JSONL or parquet.")] = None,
+    csum: Annotated[str | None, typer.Option(help="XSum (document, summary): hub id or file.")] = None,
+    xstest: Annotated[str | None, typer.Option(help="XSTest (prompt, type, label): hub id or file.")] = None,
+    vanilla: Annotated[str | None, typer.Option(help="Measure KL(vanilla || MODEL) on its own answers.")] = None,
+    judge: Annotated[
+        str, typer.Option(help="Says what refuses: refusal (phrases), guard:SOURCE, endpoint:MODEL, or a classifier.")
+    ] = "refusal",
+    judge_safe_label: Annotated[str | None, typer.Option(help="Which label of a classifier means safe.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint of an endpoint judge.")] = None,
+    key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
+    max_requests: Annotated[int | None, typer.Option(min=1, help="Budget of the endpoint, in requests.")] = None,
+    suffix: Annotated[str, typer.Option(help="Suffix system prompt S (a text), asked with and without.")] = "",
+    n: Annotated[int, typer.Option(min=1, help="At most so many items of each kind.")] = 500,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts in a batch.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw and the intervals.")] = 0,
+    tasks: Annotated[str, typer.Option(help="Tasks of lm-evaluation-harness, with commas (extra lm-eval).")] = "",
+) -> None:
+    """Ask one model harmless things, and score it. Exit code 2 means bad input."""
+    import json
+
+    import torch
+
+    from interp import judges
+    from interp.endpoint import EndpointSettings
+    from interp.evaluation import (
+        answer_kl,
+        general,
+        load_benign,
+        load_questions,
+        load_summaries,
+        own_answers,
+        plan_general,
+        respond,
+        run_harness,
+    )
+    from interp.models import HookedModel
+    from interp.runs import versions, write_json, write_text
+    from interp.safeedit import Benchmark
+
+    if not (kqa or csum or xstest or tasks):
+        raise InputError("expected something to measure: --kqa, --csum, --xstest or --tasks")
+    if vanilla and not (kqa or xstest):
+        raise InputError("--vanilla compares answers to --kqa or --xstest; give one of them")
+    asked = Benchmark(
+        "general performance",
+        facts=load_questions(kqa) if kqa else (),
+        summaries=load_summaries(csum) if csum else (),
+        benign=load_benign(xstest) if xstest else (),
+    )
+    endpoint = EndpointSettings(base_url, key_env, max_requests=max_requests) if base_url else None
+    opened_judge = judges.load(judge, asked, safe_label=judge_safe_label, endpoint=endpoint, usage=out / "usage.jsonl")
+    device = "cuda" if torch.cuda.is_available() else None
+    opened = HookedModel.from_pretrained(model, base=base, device=device)
+    result: dict = {"model": model, "judge": opened_judge.name, "seed": seed, "versions": versions()}
+    if asked.facts or asked.summaries or asked.benign:
+        items = plan_general(asked, suffix, n_facts=n, n_bare=n, n_summaries=n, seed=seed)
+        ask = partial(respond, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        responses = ask(opened, items, judge=opened_judge)
+        lines = [json.dumps(to_dict(r), ensure_ascii=False, allow_nan=False) + "\n" for r in responses]
+        write_text(out / "responses.jsonl", "".join(lines))
+        states = (False, True) if suffix else (False,)
+        kl: dict[bool, Estimate | None] = dict.fromkeys(states)
+        if vanilla:
+            reference = HookedModel.from_pretrained(vanilla, device=device)
+            plain = [i for i in items if not i.suffix and i.kind != "csum"]
+            answered = own_answers(plain, ask(reference, plain))
+            kl = {
+                s: answer_kl(reference, opened, answered, suffix if s else "", batch_size=batch_size, seed=seed)
+                for s in states
+            }
+        found = [general(responses, asked, s, seed=seed, answer_kl=kl[s]) for s in states]
+        result["general"] = [to_dict(record) for record in found]
+        cut = sum(not r.ended for r in responses)
+        for record in found:
+            _show(record)
+        typer.echo(f"{cut} of {len(responses)} answers were cut at the token limit")
+    if tasks:
+        names = [name.strip() for name in tasks.split(",") if name.strip()]
+        result["harness"] = run_harness(opened, names, limit=n, batch_size=batch_size, seed=seed)
+        typer.echo(json.dumps(result["harness"], indent=1, default=str))
+    write_json(out / "general.json", json.loads(json.dumps(result, default=str)))
+
+
+def _show(record: GeneralPerformance) -> None:
+    typer.echo(f"{record.model}, {'with' if record.suffix else 'without'} S")
+    names = {
+        "KQA, exact match": record.kqa_exact,
+        "KQA, answer holds it": record.kqa,
+        "CSum, ROUGE-1 F": record.csum,
+        "over-refusal": record.over_refusal,
+        "answer KL to vanilla": record.answer_kl,
+    }
+    for name, e in names.items():
+        if e is not None:
+            typer.echo(f"  {name}: {e.value:.4g} {e.unit} [{e.low:.4g}, {e.high:.4g}], n = {e.n}, {e.how}")
+    for note in record.notes:
+        typer.echo(f"  {note}")
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
+    try:
+        result = app(args=arguments, prog_name="python -m interp.evaluation", standalone_mode=False)
+    except InputError as error:
+        print(f"interp.evaluation: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except typer.Exit as done:
+        return done.exit_code
+    except Exception as error:
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        print(f"interp.evaluation: {' '.join(message().split())} (see --help)", file=sys.stderr)  # a usage error
+        return 2
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,110 @@
+"""`python -m interp.judges agree RESPONSES.jsonl --judge A --judge B`: do the judges agree, and with a person?
+
+RESPONSES are what a comparison writes (`generations.jsonl`), or `python -m interp.evaluation`. `agree --sample FILE`
+writes responses for a person to label; `check FILE.csv` reads the labels back.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interp.errors import InputError
+from interp.records import JudgeAgreement, Response, from_dict, to_dict
+from interp.runs import write_json
+
+# Two busy-waiting thread pools on few cores slow each other down; must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+HELP = {"help_option_names": ["-h", "--help"]}
+On = Annotated[str, typer.Option(help="What to agree on: unsafe (or not), or label (refusal, unsafe, other).")]
+Out = Annotated[Path | None, typer.Option(help="JSON file for the numbers.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the sample and the intervals.")]
+
+
+@app.command(context_settings=HELP)
+def agree(
+    responses: Annotated[Path, typer.Argument(help="JSON lines of responses.")],
+    judge: Annotated[list[str], typer.Option(help="Twice or more: demo, refusal, safeedit, guard:, endpoint: ...")],
+    data: Annotated[str, typer.Option(help="Benchmark that the judge 'demo' learns from.")] = "demo",
+    base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint of endpoint judges.")] = None,
+    key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
+    max_requests: Annotated[int | None, typer.Option(min=1, help="Budget of the endpoint, in requests.")] = None,
+    on: On = "unsafe",
+    sample: Annotated[Path | None, typer.Option(help="CSV to write for a person to label.")] = None,
+    n: Annotated[int, typer.Option(min=1, help="Rows of the sample.")] = 100,
+    out: Out = None,
+    seed: Seed = 0,
+) -> None:
+    """Cohen's kappa and raw agreement of each pair of judges, over instances."""
+    from interp import judges, safeedit
+    from interp.endpoint import EndpointSettings
+    from interp.judges.handcheck import write_sample
+    from interp.judges.panel import Panel, agreements
+    from interp.safeedit.rows import read_lines
+
+    if on not in ("unsafe", "label"):
+        raise InputError(f"--on: expected unsafe or label, got {on!r}")
+    answers = [from_dict(Response, line) for line in read_lines(responses)]
+    if not answers:
+        raise InputError(f"{responses} holds no responses")
+    benchmark = safeedit.load(data) if "demo" in judge else safeedit.Benchmark("none")
+    endpoint = EndpointSettings(base_url, key_env, max_requests=max_requests) if base_url else None
+    panel = Panel(tuple(judges.load(name, benchmark, endpoint=endpoint) for name in judge))
+    verdicts = panel.verdicts([r.text for r in answers], [r.prompt for r in answers])
+    _show(agreements(verdicts, on, units=[r.instance_id for r in answers], seed=seed), out)
+    if sample is not None:
+        apart = write_sample(sample, answers, verdicts, min(n, len(answers)), seed)
+        typer.echo(f"{sample}: fill in 'label' (refusal, unsafe, other); the judges disagree on the first {apart} rows")
+
+
+@app.command(context_settings=HELP)
+def check(
+    sample: Annotated[Path, typer.Argument(help="The CSV with a person's labels.")],
+    on: On = "unsafe",
+    out: Out = None,
+    seed: Seed = 0,
+) -> None:
+    """Each judge's agreement with the person who labelled a sample."""
+    from interp.judges.handcheck import check_by_hand
+
+    _show(check_by_hand(sample, on, seed), out)
+
+
+def _show(found: list[JudgeAgreement], out: Path | None) -> None:
+    for a in found:
+        kappa, raw = a.kappa, a.raw
+        typer.echo(f"{a.first} and {a.second}, on {a.on}:")
+        typer.echo(f"  kappa {kappa.value:.3f} [{kappa.low:.3f}, {kappa.high:.3f}], n = {kappa.n}, {kappa.how}")
+        typer.echo(f"  agree on {raw.value:.1f} % [{raw.low:.1f}, {raw.high:.1f}], n = {raw.n}, {raw.how}")
+    if out is not None:
+        write_json(out, [to_dict(a) for a in found])
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
+    try:
+        result = app(args=arguments, prog_name="python -m interp.judges", standalone_mode=False)
+    except InputError as error:
+        print(f"interp.judges: {error}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except typer.Exit as done:
+        return done.exit_code
+    except Exception as error:
+        message = getattr(error, "format_message", None)
+        if message is None:
+            raise
+        print(f"interp.judges: {' '.join(message().split())} (see --help)", file=sys.stderr)  # a usage error
+        return 2
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())
