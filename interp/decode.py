@@ -8,9 +8,14 @@ tokenizers or edits; whoever lets rows belong to different weights is told befor
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +26,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 PREFILL_TOKENS = 4096
 """Prompt tokens in one forward, padding included: more would not run faster and would need more memory."""
+SMALL_WIDTH, LOOPS, MIN_ROWS = 256, 2, 16
+"""Small models on a CPU are decoded by two loops side by side, from so many prompts each on."""
 Rows = Callable[[list[int]], None]
 """Told, before each forward, the prompt (its index) in each row of the batch."""
 
@@ -106,7 +113,6 @@ def supports(hf: PreTrainedModel, longest: int) -> bool:
     return not (window and windowed and window < longest)
 
 
-@torch.no_grad()
 def greedy(
     hf: PreTrainedModel,
     unembedding: nn.Module,
@@ -127,21 +133,80 @@ def greedy(
         max_new_tokens: longest continuation.
         stop_ids: a row ends with the first of these, which stays in its continuation.
         slots: rows decoded at a time.
-        rows: told before each forward which prompt each row belongs to.
+        rows: told before each forward which prompt each row belongs to, in the thread that runs the forward.
         progress: called with (prompts ended, prompts in all).
     """
-    loop = _Loop(hf, unembedding, prompts, max_new_tokens, frozenset(stop_ids), slots, rows)
-    waiting = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # longest first: the width only shrinks
-    ended = 0
-    while waiting or loop.active:
-        # Refilling a few at a time keeps the prompt forwards full; each of them makes every other row wait.
-        if waiting and (slots - len(loop.active) >= min(len(waiting), max(1, slots // 4)) or not loop.active):
-            loop.fill(waiting)
+    answers: list[list[int]] = [[] for _ in prompts]
+    # The split does not depend on how many processors there are: the same batches give the same rounding everywhere.
+    split = LOOPS if small(hf) and len(prompts) >= LOOPS * MIN_ROWS else 1
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # longest first: the width only shrinks
+    last, stop, ended = _Last(), threading.Event(), Counter[int]()
+
+    @torch.no_grad()
+    def decode(share: int) -> None:
+        mine = order[share::split]
+        told = None if rows is None else partial(_tell, rows, mine)
+        loop = _Loop(hf, last, [prompts[i] for i in mine], max_new_tokens, stop_ids, max(1, slots // split), told)
+        for done in loop.run():
+            if stop.is_set():
+                return
+            if progress is not None and done > ended[share]:
+                ended[share] = done
+                if share == 0:  # a caller need not expect two threads
+                    progress(sum(ended.values()), len(prompts))
+        for i, answer in zip(mine, loop.answers, strict=True):
+            answers[i] = answer
+
+    with last.shown(unembedding):
+        if split > 1 and processors() > 1:
+            _side_by_side(decode, split, stop)
         else:
-            loop.step()
-        if progress is not None and loop.ended > ended:
-            progress(ended := loop.ended, len(prompts))
-    return loop.answers
+            for share in range(split):
+                decode(share)
+    if progress is not None and sum(ended.values()) and split > 1:
+        progress(len(prompts), len(prompts))
+    return answers
+
+
+def _tell(rows: Rows, mine: Sequence[int], batch: list[int]) -> None:
+    rows([mine[i] for i in batch])
+
+
+def small(hf: PreTrainedModel) -> bool:
+    """Whether a forward keeps one processor busy and no more: two threads in one product would wait for each other."""
+    return hf.device.type == "cpu" and hf.config.get_text_config().hidden_size <= SMALL_WIDTH
+
+
+def processors() -> int:
+    """Processors that this process may use: what it is bound to, or OMP_NUM_THREADS where that says fewer."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(here, int(asked)) if asked.isdigit() and int(asked) > 0 else here
+
+
+def settle_threads(hf: PreTrainedModel) -> None:
+    """One thread in each operation of a small model, for the rest of the process: two would wait for each other.
+
+    On two processors a forward of the demo's model takes 1.5 times as long on two threads as on one.
+    """
+    if small(hf):
+        torch.set_num_threads(1)
+
+
+def _side_by_side(decode: Callable[[int], None], n: int, stop: threading.Event) -> None:
+    """Call decode(0..n-1), each in a thread of its own with one processor; an error in one of them ends all."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(n) as pool:
+            try:
+                for future in as_completed([pool.submit(decode, share) for share in range(n)]):
+                    future.result()
+            except BaseException:
+                stop.set()
+                raise
+    finally:
+        torch.set_num_threads(before)
 
 
 class _Loop:
@@ -150,18 +215,18 @@ class _Loop:
     def __init__(
         self,
         hf: PreTrainedModel,
-        unembedding: nn.Module,
+        last: _Last,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
-        stops: frozenset[int],
+        stop_ids: Sequence[int],
         slots: int,
         rows: Rows | None,
     ) -> None:
         self.hf: Any = hf
-        self.unembedding = unembedding
+        self.last = last
         self.prompts = prompts
         self.limit = max_new_tokens
-        self.stops = stops
+        self.stops = frozenset(stop_ids)
         self.rows = rows
         longest = max((len(p) for p in prompts), default=0)
         self.slots = Slots(max(1, min(slots, len(prompts))), longest + max_new_tokens)
@@ -173,9 +238,21 @@ class _Loop:
         """Tokens in each of these slots."""
         self.ended = 0
         self.eager = hf.config.get_text_config()._attn_implementation == "eager"
+        self.waiting = list(range(len(prompts)))
         self.device: torch.device = next(hf.get_input_embeddings().parameters()).device
 
     # ------------------------------------------------------------------------------------- forwards
+    def run(self) -> Iterator[int]:
+        """Decode; yields after each forward how many prompts have ended."""
+        while self.waiting or self.active:
+            free = self.slots.size - len(self.active)
+            # Refilling a few at a time keeps the prompt forwards full; each of them makes every other row wait.
+            if self.waiting and free >= min(len(self.waiting), max(1, self.slots.size // 4)):
+                self.fill(self.waiting)
+            else:
+                self.step()
+            yield self.ended
+
     def fill(self, waiting: list[int]) -> None:
         """Read the next prompts into free slots, as many as one forward takes, and their first tokens."""
         first = len(self.active)
@@ -189,7 +266,7 @@ class _Loop:
         self.slots.filling = first
         if self.rows is not None:
             self.rows(taken)
-        with _last_only(self.unembedding, last):
+        with self.last.of(last):
             logits = self.hf(
                 input_ids=ids.to(self.device),
                 attention_mask=torch.ones(len(taken), longest, dtype=torch.long, device=self.device),
@@ -249,17 +326,36 @@ class _Loop:
         self.lengths.pop()
 
 
-@contextmanager
-def _last_only(unembedding: nn.Module, positions: Int[Tensor, "row"]) -> Iterator[None]:
-    """Show the unembedding one position of each row: the vocabulary product over whole prompts would be wasted."""
+class _Last(threading.local):
+    """One position of each row for the unembedding to see: the vocabulary product over whole prompts would be wasted.
 
-    def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden = args[0]
-        at = positions.to(hidden.device)
-        return (hidden[torch.arange(len(at), device=hidden.device), at][:, None],)
+    The positions belong to the thread, as several loops may share a model.
+    """
 
-    handle = unembedding.register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
+    positions: Int[Tensor, "row"] | None = None
+
+    @contextmanager
+    def of(self, positions: Int[Tensor, "row"]) -> Iterator[None]:
+        """The positions of the forward inside."""
+        self.positions = positions
+        try:
+            yield
+        finally:
+            self.positions = None
+
+    @contextmanager
+    def shown(self, unembedding: nn.Module) -> Iterator[None]:
+        """While open, forwards inside `of` compute logits at its positions alone."""
+
+        def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if self.positions is None:
+                return None
+            hidden = args[0]
+            at = self.positions.to(hidden.device)
+            return (hidden[torch.arange(len(at), device=hidden.device), at][:, None],)
+
+        handle = unembedding.register_forward_pre_hook(pick)
+        try:
+            yield
+        finally:
+            handle.remove()

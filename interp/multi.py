@@ -8,6 +8,7 @@ of each edited model decoded alone (in float32; rounding depends on batch shapes
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -100,18 +101,19 @@ class RowWeights:
                 raise InputError(f"expected edits of W_V alone, got one of {other}; apply it by WeightEdit.applied")
             for layer in sorted({names[name] for name in targets}):
                 self.edited.setdefault(layer, {})[index] = _edited_module(model, edit, layer)
-        self._rows: dict[int, tuple[list[tuple[nn.Module, Tensor]], Tensor]] = {}
+        self._chosen = threading.local()  # rows are decoded in several threads
 
     def choose(self, which: Sequence[int | None]) -> None:
         """The edit of each row of the next forward."""
-        self._rows = {}
+        chosen: dict[int, tuple[list[tuple[nn.Module, Tensor]], Tensor]] = {}
         for layer, modules in self.edited.items():
             rows: dict[int, list[int]] = {}
             plain = []
             for row, edit in enumerate(which):
                 (rows.setdefault(edit, []) if edit in modules else plain).append(row)  # type: ignore[arg-type]
             groups = [(modules[edit], torch.tensor(members)) for edit, members in rows.items()]
-            self._rows[layer] = (groups, torch.tensor(plain, dtype=torch.long))
+            chosen[layer] = (groups, torch.tensor(plain, dtype=torch.long))
+        self._chosen.rows = chosen
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -124,7 +126,7 @@ class RowWeights:
 
     def _forward(self, layer: int, plain: nn.Module) -> Callable[[Tensor], Tensor]:
         def forward(h_down: Tensor) -> Tensor:
-            groups, others = self._rows[layer]
+            groups, others = self._chosen.rows[layer]
             out = h_down.new_empty((*h_down.shape[:-1], self.model.d_model))
             for module, rows in [*groups, *([(plain, others)] if len(others) else [])]:
                 rows = rows.to(h_down.device)

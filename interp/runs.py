@@ -47,10 +47,15 @@ def git_commit() -> str:
 
 
 @cache
-def source_hash() -> str:
-    """16 hex digits over the source that results come from: this package without what only draws them."""
+def source_hash(*names: str) -> str:
+    """16 hex digits over the source that results come from: this package without what only draws them.
+
+    Args:
+        names: only these files of the package, by path, for a result that no other code has part in.
+    """
     root = Path(__file__).parent
-    files = sorted(p for p in root.rglob("*.py") if p.relative_to(root).parts[0] != "plots")
+    files = [root / name for name in names] if names else sorted(root.rglob("*.py"))
+    files = [p for p in files if p.relative_to(root).parts[0] != "plots"]
     parts = [f"{p.relative_to(root).as_posix()}\0{p.read_text(encoding='utf-8')}" for p in files]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 import torch
 from conftest import ARCHITECTURES
@@ -125,3 +128,64 @@ def test_attention_with_a_shorter_window_is_left_to_transformers(make_hf, archit
 
 def test_no_prompts_give_no_answers(llama):
     assert decode.greedy(llama.hf, llama.unembedding, [], max_new_tokens=3) == []
+
+
+MANY = [[3 + (7 * i + j) % 300 for j in range(1 + i % 13)] for i in range(40)]
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_small_models_decode_the_same_in_two_loops_as_prompt_by_prompt(tiny_models, monkeypatch, processors):
+    monkeypatch.setattr(decode, "processors", lambda: processors)
+    hf, told, seen = tiny_models["gpt2"].hf, [], []
+    before = torch.get_num_threads()
+    answers = decode.greedy(
+        hf,
+        unembedding(hf),
+        MANY,
+        max_new_tokens=6,
+        stop_ids=[5, 9, 11],
+        slots=8,
+        rows=lambda rows: told.append((threading.get_ident(), tuple(rows))),
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    alone = [decode.greedy(hf, unembedding(hf), [p], max_new_tokens=6, stop_ids=[5, 9, 11])[0] for p in MANY]
+    assert answers == alone
+    assert len({thread for thread, _ in told}) == processors
+    assert {row for _, rows in told for row in rows} == set(range(len(MANY)))
+    assert seen[-1] == (len(MANY), len(MANY))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert torch.get_num_threads() == before
+
+
+def test_an_error_in_one_loop_ends_both_and_leaves_no_trace(tiny_models, monkeypatch):
+    monkeypatch.setattr(decode, "processors", lambda: 2)
+    hf, before = tiny_models["gpt2"].hf, torch.get_num_threads()
+    hooks = len(unembedding(hf)._forward_pre_hooks)
+    calls = []
+
+    def fails(rows: list[int]) -> None:
+        calls.append(rows)
+        if len(calls) == 5:
+            raise RuntimeError("told too often")
+
+    with pytest.raises(RuntimeError, match="told too often"):
+        decode.greedy(hf, unembedding(hf), MANY, max_new_tokens=50, slots=4, rows=fails)
+    assert len(calls) < 40
+    assert torch.get_num_threads() == before
+    assert len(unembedding(hf)._forward_pre_hooks) == hooks
+
+
+def test_threads_are_settled_for_small_models_alone(tiny_models, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    decode.settle_threads(tiny_models["llama"].hf)
+    monkeypatch.setattr(decode, "SMALL_WIDTH", 16)
+    decode.settle_threads(tiny_models["llama"].hf)
+    assert asked == [1]
+
+
+@pytest.mark.parametrize(("asked", "found"), [("1", 1), ("", None), ("many", None)])
+def test_processors_are_those_one_may_use(monkeypatch, asked, found):
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert decode.processors() == (found or here)

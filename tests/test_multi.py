@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from interp import decode
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
 from interp.multi import RowWeights, generate_edited, shareable
@@ -93,3 +94,13 @@ def test_what_cannot_be_decoded_together_is_refused(make_model, texts):
         generate_edited(model, texts, [0], [good])
     with pytest.raises(InputError, match="the edit was made on"):
         generate_edited(make_model("llama", seed=1), texts, [0] * 4, [good])
+
+
+def test_many_rows_of_many_edits_are_decoded_in_two_threads_each_with_its_own_rows(make_model, texts, monkeypatch):
+    monkeypatch.setattr(decode, "processors", lambda: 2)
+    model = make_model("llama")
+    edits = [edit_of(model, 1, seed) for seed in range(5)]
+    prompts = [f"{texts[i % 4]} {i}" for i in range(40)]
+    which = [i % 6 if i % 6 < 5 else None for i in range(40)]
+    together = generate_edited(model, prompts, which, edits, max_new_tokens=5, batch_size=8)
+    assert together == alone(model, prompts, which, edits, 5)

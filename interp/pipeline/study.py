@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from interp import safeedit
+from interp.decode import settle_threads
 from interp.demo import MODEL_DIR
 from interp.errors import InputError
 from interp.evaluation import Item, plan
@@ -29,7 +31,7 @@ from interp.pipeline.parts import keep_warnings
 from interp.pipeline.progress import Stages
 from interp.pipeline.settings import Settings
 from interp.records import Instance, LayerScores
-from interp.runs import Run, fingerprint, source_hash, versions
+from interp.runs import Run, atomic_path, cache_dir, fingerprint, source_hash, versions
 from interp.safeedit import Benchmark
 
 CONVENTIONS: dict[str, Convention] = {
@@ -114,9 +116,11 @@ def open_model(settings: Settings, source: str, name: str, base: str | None = No
             raise InputError(f"--device {device}: {str(error).splitlines()[0]}") from error
     elif settings.device_map is None and torch.cuda.is_available():
         device = "cuda"
-    return HookedModel.from_pretrained(
+    model = HookedModel.from_pretrained(
         source, base=base, dtype=dtype, device=device, device_map=settings.device_map, chat_template=chat, name=name
     )
+    settle_threads(model.hf)
+    return model
 
 
 def open_given(settings: Settings, source: str, name: str) -> HookedModel:
@@ -202,16 +206,26 @@ def judge_for(settings: Settings, benchmark: Benchmark, vanilla: HookedModel) ->
 
 
 def toxic_probes(settings: Settings, vanilla: HookedModel, run: Run) -> tuple[TrainedProbe, ...]:
-    """The paper's probe (last layer) before and after the final norm: trained now, or read from the run folder."""
+    """The paper's probe (last layer) before and after the final norm: kept by the run, in the cache, or trained now."""
     files = (run.path / "probe.safetensors", run.path / "probe-after-norm.safetensors")
     if all(file.exists() for file in files):
         return tuple(TrainedProbe.load(file) for file in files)
     texts = load_probe_texts(settings.probe_data, limit=4000, seed=settings.seed)
+    key = [vanilla.weight_hash(), digest([t.__dict__ for t in texts]), settings.seed, settings.probe_data]
+    code = source_hash("mechanism/probe.py", "mechanism/probe_data.py", "capture.py", "models.py")
+    folder = cache_dir() / "probes" / fingerprint([*key, code, versions()])
+    cached = [folder / file.name for file in files]
+    if all(file.exists() for file in cached):
+        for here, there in zip(cached, files, strict=True):
+            with atomic_path(there) as temporary:
+                shutil.copyfile(here, temporary)
+        return tuple(TrainedProbe.load(file) for file in files)
     last = vanilla.n_layers - 1
     sites = (Site(last), Site(last, after_norm=True))
     probes = train_probes(vanilla, texts, sites, seed=settings.seed, source=settings.probe_data)
     keep_warnings(run, "vanilla", vanilla)
-    for probe, file in zip(probes, files, strict=True):
+    for probe, file, here in zip(probes, files, cached, strict=True):
+        probe.save(here)
         probe.save(file)
     return probes
 
