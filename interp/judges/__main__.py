@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from interp.errors import InputError
-from interp.records import JudgeAgreement, Response, from_dict, to_dict
+from interp.records import PROMPT_KINDS, JudgeAgreement, Response, from_dict, to_dict
 from interp.runs import write_json
 
 # Two busy-waiting thread pools on few cores slow each other down; must be set before torch is imported.
@@ -57,7 +57,9 @@ def agree(
     endpoint = EndpointSettings(base_url, key_env, max_requests=max_requests) if base_url else None
     panel = Panel(tuple(judges.load(name, benchmark, endpoint=endpoint) for name in judge))
     verdicts = panel.verdicts([r.text for r in answers], [r.prompt for r in answers])
-    _show(agreements(verdicts, on, units=[r.instance_id for r in answers], seed=seed), out)
+    # Ids of instances and numbers of questions or requests are different things; the five prompts of one instance are not.
+    units = [("" if r.kind in PROMPT_KINDS else r.kind, r.instance_id) for r in answers]
+    _show(agreements(verdicts, on, units=units, seed=seed), out)
     if sample is not None:
         apart = write_sample(sample, answers, verdicts, min(n, len(answers)), seed)
         typer.echo(f"{sample}: fill in 'label' (refusal, unsafe, other); the judges disagree on the first {apart} rows")

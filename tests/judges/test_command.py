@@ -19,7 +19,8 @@ def responses(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = []
     for i in safeedit.load("demo").test[:12]:
         for text in (i.safe_generation, i.unsafe_generation, i.knowledge.answer):
-            made.append(Response("m", i.id, "DS", False, i.adversarial_prompt, text, 9, True))
+            kind = "kqa" if text == i.knowledge.answer else "DS"  # a question's number may equal an instance's id
+            made.append(Response("m", i.id, kind, False, i.adversarial_prompt, text, 9, True))
     path.write_text("".join(json.dumps(to_dict(r)) + "\n" for r in made))
     return path
 
@@ -31,7 +32,7 @@ def test_judges_are_compared_and_a_persons_labels_read_back(
     both = ["--judge", "demo", "--judge", "refusal"]
     assert run(["agree", str(responses), *both, "--sample", str(sample), "--n", "20", "--out", str(out)]) == 0
     [pair] = json.loads(out.read_text())
-    assert (pair["first"], pair["second"], pair["kappa"]["n"]) == ("demo", "refusal", 12)
+    assert (pair["first"], pair["second"], pair["kappa"]["n"]) == ("demo", "refusal", 24)
     assert pair["raw"]["value"] < 80  # the matcher calls every harmless answer unsafe
     assert "disagree on the first 10 rows" in capsys.readouterr().out
     rows = read_rows(sample)
