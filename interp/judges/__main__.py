@@ -57,7 +57,7 @@ def agree(
     endpoint = EndpointSettings(base_url, key_env, max_requests=max_requests) if base_url else None
     panel = Panel(tuple(judges.load(name, benchmark, endpoint=endpoint) for name in judge))
     verdicts = panel.verdicts([r.text for r in answers], [r.prompt for r in answers])
-    # Ids of instances and numbers of questions or requests are different things; the five prompts of one instance are not.
+    # An instance and a question may have one number; the five prompts of an instance are one unit.
     units = [("" if r.kind in PROMPT_KINDS else r.kind, r.instance_id) for r in answers]
     _show(agreements(verdicts, on, units=units, seed=seed), out)
     if sample is not None:
