@@ -120,3 +120,13 @@ def test_bootstrap_of_one_unit_claims_no_interval() -> None:
     estimate = bootstrap([3.0], over="edits")
     assert (estimate.low, estimate.high, estimate.n) == (3.0, 3.0, 1)
     assert "no interval" in estimate.how
+
+
+def test_the_mean_is_resampled_at_once_as_one_by_one():
+    table = np.random.default_rng(3).random((11, 4))
+    one_by_one = bootstrap(table, lambda x: float(np.mean(x)), seed=5)
+    at_once = bootstrap(table, seed=5)
+    assert (at_once.value, at_once.low, at_once.high) == pytest.approx(
+        (one_by_one.value, one_by_one.low, one_by_one.high), abs=1e-12
+    )
+    assert at_once.low < at_once.value < at_once.high

@@ -38,7 +38,7 @@ def bootstrap_share(rows: np.ndarray, over: str, seed: int) -> Estimate:
         return float((sums[counts > 0] / counts[counts > 0]).mean())
 
     whole = not np.isnan(rows).any()  # the usual case: then the plain mean is the same number, and faster
-    statistic = (lambda table: float(table.mean())) if whole else mean_of_columns
+    statistic = None if whole else mean_of_columns
     estimate = bootstrap(100.0 * rows, statistic, over=over, unit="%", seed=seed)
     if estimate.low < estimate.high:
         return estimate
