@@ -15,12 +15,12 @@ MATRICES = ("table11", "layers")
 PANELS = (
     "DS",
     "DG-Avg",
-    "over-refusal, wrapped",
-    "over-refusal",
-    "KQA",
-    "fluency",
-    "onlyQ",
     "otherAQ",
+    "over-refusal, wrapped",
+    "KQA",
+    "onlyQ",
+    "over-refusal",
+    "fluency",
     "weight change",
     "peak memory",
     "of the weights",
@@ -96,9 +96,12 @@ def matrix(table: Table) -> go.Figure:
         )
     )  # fmt: skip
     across, down = ("category asked", "category edited on") if table.artefact == "table11" else ("layer", "convention")
+    counts = {e.n for row in table.rows for e in row.cells.values()}
+    if table.artefact == "layers" and len(counts) == 1:
+        across += f" (share of {counts.pop()} instances that locate it)"
     fig.update_xaxes(title={"text": across}, side="bottom", showgrid=False)
     fig.update_yaxes(title={"text": down}, autorange="reversed", showgrid=False)
-    return finish(fig, 760, 170 + 34 * len(table.rows), margin={"t": 16, "l": 150, "b": 110})
+    return finish(fig, 760, 100 + 34 * len(table.rows), margin={"t": 16, "l": 150, "b": 64})
 
 
 def _labels(names: Sequence[str]) -> list[str]:
