@@ -13,11 +13,12 @@ from interp.records import Table
 
 MATRICES = ("table11", "layers")
 PANELS = (
+    "DS and DG",
     "DS",
     "DG-Avg",
-    "otherAQ",
-    "over-refusal, wrapped",
     "KQA",
+    "over-refusal, wrapped",
+    "otherAQ",
     "onlyQ",
     "over-refusal",
     "fluency",
@@ -45,6 +46,7 @@ def points(table: Table) -> go.Figure:
     names = [row.name for row in table.rows]
     fig = make_subplots(rows=1, cols=max(len(columns), 1), shared_yaxes=True, horizontal_spacing=0.03)
     models = list(dict.fromkeys(row.model for row in table.paper))
+    told: set[str] = set()
     for c, column in enumerate(columns, start=1):
         found = [(row.name, row.cells[column]) for row in table.rows if column in row.cells]
         estimates = [e for _, e in found]
@@ -63,9 +65,11 @@ def points(table: Table) -> go.Figure:
                 go.Scatter(
                     x=[v for _, v in stated], y=[safe(name) for name, _ in stated], mode="markers",
                     marker={"color": MUTED, "symbol": symbol, "size": 8}, name=f"paper, {safe(model)}",
-                    legendgroup=model, showlegend=c == 1, hovertemplate="%{y}: %{x}<extra>paper</extra>",
+                    legendgroup=model, showlegend=bool(stated) and model not in told,
+                    hovertemplate="%{y}: %{x}<extra>paper</extra>",
                 ), row=1, col=c,
             )  # fmt: skip
+            told |= {model} if stated else set()
         ref = "" if c == 1 else str(c)
         heading(fig, safe(column), x=0, xref=f"x{ref} domain", y=1.01, yref=f"y{ref} domain")
         unit = next((e.unit for e in estimates if e.unit), "%")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +217,11 @@ def test_table3_counts_edits_where_edits_are_asked_everything(tmp_path: Path, mo
     ]
     means = [100 * sum(scores) / len(scores) for scores in each]
     assert by_row["DINM"]["otherAQ"].value == pytest.approx(sum(means) / 2)
+
+
+def test_the_papers_models_stand_once_in_the_legend_wherever_their_first_numbers_are(finished: Path) -> None:
+    made = table(finished)
+    late = replace(made, paper=tuple(replace(p, cells={"otherAQ": p.cells["otherAQ"]}) for p in made.paper))
+    for shown in (made, late):
+        legend = [trace.name for trace in table_figure(shown).data if trace.showlegend]  # type: ignore[union-attr]
+        assert sorted(legend) == ["ours", "paper, LLaMA2-7B-Chat", "paper, Mistral-7B-v0.1"]
