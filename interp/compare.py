@@ -5,19 +5,13 @@ This file is the command line; the pipeline it runs, in order, is `interp.pipeli
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from interp.errors import InputError
-
-# Two busy-waiting thread pools on few cores slow each other down 8x; must be set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-INTERRUPTED = 130
+from interp.commands import run_app
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -115,24 +109,7 @@ def main(
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
-    try:
-        result = app(args=arguments, prog_name="python -m interp.compare", standalone_mode=False)
-    except InputError as error:
-        print(f"interp.compare: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
-        result = INTERRUPTED
-    except typer.Exit as done:
-        return done.exit_code
-    except Exception as error:
-        message = getattr(error, "format_message", None)
-        if message is None:
-            raise
-        print(f"interp.compare: {' '.join(message().split())} (see --help)", file=sys.stderr)  # a usage error
-        return 2
-    if result == INTERRUPTED:  # typer may have caught it first
-        print("interp.compare: interrupted; the same command continues where it stopped", file=sys.stderr)
-    return result if isinstance(result, int) else 0
+    return run_app(app, "interp.compare", arguments)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "interp"
 # Lower number = lower layer. A module imports only from lower layers, or from its own unit.
 LAYERS = {
     "errors": 0,
+    "commands": 1,
     "records": 1,
     "stats": 2,
     "runs": 2,

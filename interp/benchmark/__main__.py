@@ -13,13 +13,8 @@ from typing import Annotated
 import typer
 
 from interp.benchmark.settings import ARTEFACTS, Settings, parse_shard
+from interp.commands import run_app
 from interp.errors import InputError
-
-# Two busy-waiting thread pools on few cores slow each other down 8x; must be set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-NAME = "interp.benchmark"
-INTERRUPTED = 130
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 WHAT = "What to make: " + "; ".join(f"{name} ({what})" for name, what in ARTEFACTS.items()) + "."
@@ -150,24 +145,7 @@ def footprints(settings: Settings, dry_run: bool, figures: bool) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
-    try:
-        result = app(args=arguments, prog_name=f"python -m {NAME}", standalone_mode=False)
-    except InputError as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
-        result = INTERRUPTED
-    except typer.Exit as done:
-        return done.exit_code
-    except Exception as error:
-        message = getattr(error, "format_message", None)
-        if message is None:
-            raise
-        print(f"{NAME}: {' '.join(message().split())} (see --help)", file=sys.stderr)  # a usage error
-        return 2
-    if result == INTERRUPTED:
-        print(f"{NAME}: interrupted; the same command continues where it stopped", file=sys.stderr)
-    return result if isinstance(result, int) else 0
+    return run_app(app, "interp.benchmark", arguments)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Written are the answers (`responses.jsonl`) and the scores (`general.json`). Def
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,11 +13,9 @@ from typing import Annotated
 
 import typer
 
+from interp.commands import run_app
 from interp.errors import InputError
 from interp.records import Estimate, GeneralPerformance, to_dict
-
-# Two busy-waiting thread pools on few cores slow each other down; must be set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -130,22 +127,7 @@ def _show(record: GeneralPerformance) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
-    try:
-        result = app(args=arguments, prog_name="python -m interp.evaluation", standalone_mode=False)
-    except InputError as error:
-        print(f"interp.evaluation: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except typer.Exit as done:
-        return done.exit_code
-    except Exception as error:
-        message = getattr(error, "format_message", None)
-        if message is None:
-            raise
-        print(f"interp.evaluation: {' '.join(message().split())} (see --help)", file=sys.stderr)  # a usage error
-        return 2
-    return result if isinstance(result, int) else 0
+    return run_app(app, "interp.evaluation", arguments, resumes=False)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,16 @@ writes responses for a person to label; `check FILE.csv` reads the labels back.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from interp.commands import run_app
 from interp.errors import InputError
 from interp.records import PROMPT_KINDS, JudgeAgreement, Response, from_dict, to_dict
 from interp.runs import write_json
-
-# Two busy-waiting thread pools on few cores slow each other down; must be set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -90,22 +87,7 @@ def _show(found: list[JudgeAgreement], out: Path | None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
-    try:
-        result = app(args=arguments, prog_name="python -m interp.judges", standalone_mode=False)
-    except InputError as error:
-        print(f"interp.judges: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except typer.Exit as done:
-        return done.exit_code
-    except Exception as error:
-        message = getattr(error, "format_message", None)
-        if message is None:
-            raise
-        print(f"interp.judges: {' '.join(message().split())} (see --help)", file=sys.stderr)  # a usage error
-        return 2
-    return result if isinstance(result, int) else 0
+    return run_app(app, "interp.judges", arguments, resumes=False)
 
 
 if __name__ == "__main__":

@@ -5,20 +5,16 @@ This file is the command line; what it runs is `interp.building.pipeline` and `i
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from interp.commands import run_app
 from interp.errors import InputError
 from interp.records import CATEGORIES
 
-# Two busy-waiting thread pools on few cores slow each other down 8x; must be set before torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-INTERRUPTED = 130
 HELP = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=HELP)
@@ -171,24 +167,7 @@ def convert_command(
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 done, 2 bad input, 130 interrupted)."""
-    try:
-        result = app(args=arguments, prog_name="python -m interp.safeedit", standalone_mode=False)
-    except InputError as error:
-        print(f"interp.safeedit: {error}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, typer.Abort):
-        result = INTERRUPTED
-    except typer.Exit as done:
-        return done.exit_code
-    except Exception as error:
-        message = getattr(error, "format_message", None)
-        if message is None:
-            raise
-        print(f"interp.safeedit: {' '.join(message().split())} (see --help)", file=sys.stderr)  # a usage error
-        return 2
-    if result == INTERRUPTED:  # typer may have caught it first
-        print("interp.safeedit: interrupted; the same command continues where it stopped", file=sys.stderr)
-    return result if isinstance(result, int) else 0
+    return run_app(app, "interp.safeedit", arguments)
 
 
 if __name__ == "__main__":
