@@ -99,7 +99,7 @@ def own_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
 
 def shared_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
     """Table 3: SafeEdit_test_ALL. Edits are the unit of DINM's row, instances that of the others."""
-    rows = []
+    rows, notes = [], []
     for arm in engine.arms:
         responses, judge = engine.responses(arm), judge_name(engine)
         if not arm.edits:
@@ -110,13 +110,16 @@ def shared_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
             defense_scores([r for r in responses if r.edited_on == i.id], prompted(responses), judge=judge)
             for i in engine.design.edited
         ]
-        cells = {kind: over_edits([s.by_kind[kind].value for s in each]) for kind in engine.design.kinds}
-        cells |= {"DG-Avg": over_edits([s.dg_avg.value for s in each])}
-        cells |= {"broken": over_edits([s.degenerate.value for s in each]), **edit_cells(engine, arm)}
-        rows.append(TableRow(arm.name, cells))
+        values = {kind: [s.by_kind[kind].value for s in each] for kind in engine.design.kinds}
+        values |= {"DG-Avg": [s.dg_avg.value for s in each], "broken": [s.degenerate.value for s in each]}
+        cells = {column: over_edits(found, engine.settings.seed) for column, found in values.items()}
+        rows.append(TableRow(arm.name, {**cells, **edit_cells(engine, arm)}))
+        spread = ", ".join(f"{column} {float(np.std(found, ddof=1)):.1f}" for column, found in values.items())
+        notes.append(f"{arm.name}: standard deviation between edits, percentage points: {spread}")
     return rows, [
-        f"rows of one model: interval over {len(engine.design.asked)} instances; DINM: mean over "
-        f"{len(engine.design.edited)} edits, the interval is one standard deviation between edits to either side"
+        f"rows of one model: interval over {len(engine.design.asked)} instances; DINM: mean and interval over "
+        f"{len(engine.design.edited)} edits, each asked all of them",
+        *notes,
     ]
 
 
@@ -202,7 +205,6 @@ def edit_cells(engine: Engine, arm: Arm) -> dict[str, Estimate]:
     return {"weight change": bootstrap(changes, over="edits", unit="%", seed=engine.settings.seed)}
 
 
-def over_edits(values: Sequence[float]) -> Estimate:
-    """Mean and standard deviation over edits."""
-    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return Estimate(mean, mean - sd, mean + sd, len(values), "%", "mean, plus and minus one standard deviation")
+def over_edits(values: Sequence[float], seed: int) -> Estimate:
+    """Mean over edits of rates in percent, bootstrap over edits."""
+    return bootstrap_share(np.array([[value / 100.0] for value in values]), "edits", seed)

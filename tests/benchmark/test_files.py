@@ -217,6 +217,8 @@ def test_table3_counts_edits_where_edits_are_asked_everything(tmp_path: Path, mo
     ]
     means = [100 * sum(scores) / len(scores) for scores in each]
     assert by_row["DINM"]["otherAQ"].value == pytest.approx(sum(means) / 2)
+    assert all(0 <= e.low <= e.high <= 100 for e in by_row["DINM"].values() if e.unit == "%")
+    assert any("standard deviation between edits" in note for note in made.notes)
 
 
 def test_the_papers_models_stand_once_in_the_legend_wherever_their_first_numbers_are(finished: Path) -> None:
