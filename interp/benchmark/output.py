@@ -12,6 +12,8 @@ from interp.runs import write_text
 
 FIGURE = "_figure"
 """Behind the artefact's name in those of the figure's files: its canonical JSON is another file than the table's."""
+DECIMALS = {"s": 2}
+"""Of numbers in a unit other than percent; 1 where it is not here."""
 WIDTH = 160
 """Columns of the printed table where it does not go to a terminal."""
 
@@ -73,7 +75,7 @@ def body(table: Table, decimals: int = 1) -> list[list[str]]:
     """Every line as text: our rows with intervals, the paper's below each. `decimals` is for percent."""
 
     def cell(e: Estimate | None) -> str:
-        return "" if e is None else rate(e, decimals if e.unit == "%" else 1)
+        return "" if e is None else rate(e, decimals if e.unit == "%" else DECIMALS.get(e.unit, 1))
 
     lines = []
     for row in table.rows:
@@ -132,4 +134,5 @@ def _tex(text: str) -> str:
 def _tex_cell(e: Estimate | None) -> str:
     if e is None:
         return ""
-    return f"${fixed(e.value)}_{{[{fixed(e.low)}, {fixed(e.high)}]}}$" if e.low < e.high else f"${fixed(e.value)}$"
+    value, low, high = (fixed(x, DECIMALS.get(e.unit, 1)) for x in (e.value, e.low, e.high))
+    return f"${value}_{{[{low}, {high}]}}$" if e.low < e.high else f"${value}$"
