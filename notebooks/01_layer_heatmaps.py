@@ -33,7 +33,7 @@ SEED = 0
 # %%
 from interp import HookedModel, locate, safeedit
 from interp.mechanism.lens import refusal_lens
-from interp.mechanism.swap import MarginTokens
+from interp.mechanism.shares import MarginTokens
 from interp.methods import Dinm
 from interp.plots import layers
 from interp.plots.theme import CONFIG

@@ -5,9 +5,9 @@ from interp.mechanism.probe import Probe, Site, TrainedProbe, toxic_directions, 
 from interp.mechanism.probe_data import load_probe_texts
 from interp.mechanism.reading import conclude, paper_rule
 from interp.mechanism.region import DEFINITIONS, Region, RegionMeasurement, region_toxicity
+from interp.mechanism.shares import MarginTokens, SwapMargins, swap_margins, swap_shares
 from interp.mechanism.shift import activation_shift
 from interp.mechanism.source import shift_source
-from interp.mechanism.swap import MarginTokens, SwapMargins, swap_margins, swap_shares
 from interp.mechanism.weights import change_by_layer, changed_parameters, edited_value_vectors, edits_change_by_layer
 
 __all__ = [

@@ -14,7 +14,7 @@ import torch
 
 from interp.capture import capture
 from interp.errors import InputError
-from interp.mechanism.swap import MarginTokens
+from interp.mechanism.shares import MarginTokens
 from interp.models import HookedModel
 from interp.records import Instance, LayerScores, PromptKind
 

@@ -4,7 +4,7 @@ The paper's number is the mean cosine between the value vectors of one layer and
 says little: a random direction has such a mean too, and an edit moves it whichever way. So every definition is
 evaluated on the toxic direction and on two sets of random directions by the same code, at vanilla and at every edit.
 
-Not here: whether the region *causes* anything. That is `swap`.
+Not here: whether the region *causes* anything. That is `shares`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from interp.edits import WeightEdit
 from interp.errors import InputError
 from interp.evaluation import by_owner, respond_edited
 from interp.mechanism.activations import PromptActivations, join, record
-from interp.mechanism.swap import SwapMargins, swap_margins
+from interp.mechanism.shares import SwapMargins, swap_margins
 from interp.mechanism.weights import edited_value_vectors, edits_change_by_layer
 from interp.methods.base import Method
 from interp.pipeline.parts import (

@@ -14,9 +14,9 @@ from interp.evaluation import Item, defense_scores, general, respond
 from interp.mechanism.activations import PromptActivations, inputs_untouched, record
 from interp.mechanism.reading import conclude
 from interp.mechanism.region import RegionMeasurement
+from interp.mechanism.shares import SwapMargins, swap_margins, swap_shares
 from interp.mechanism.shift import activation_shift
 from interp.mechanism.source import shift_source
-from interp.mechanism.swap import SwapMargins, swap_margins, swap_shares
 from interp.mechanism.weights import (
     change_by_layer,
     changed_parameters,

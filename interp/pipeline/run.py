@@ -9,7 +9,7 @@ from typing import Any
 from interp.errors import InputError
 from interp.evaluation import respond
 from interp.mechanism.activations import record
-from interp.mechanism.swap import MarginTokens
+from interp.mechanism.shares import MarginTokens
 from interp.methods.base import Detoxified
 from interp.methods.dinm import Dinm
 from interp.methods.dpo import Dpo

@@ -24,7 +24,7 @@ from interp.mechanism.activations import PromptActivations
 from interp.mechanism.probe import Site, TrainedProbe, toxic_directions, train_probes
 from interp.mechanism.probe_data import load_probe_texts
 from interp.mechanism.region import Region
-from interp.mechanism.swap import MarginTokens
+from interp.mechanism.shares import MarginTokens
 from interp.methods.base import SUFFIX_S1, SUFFIX_S2
 from interp.models import HookedModel
 from interp.pipeline.parts import keep_warnings

@@ -6,7 +6,7 @@ import torch
 from interp.demo.world import instances
 from interp.errors import InputError
 from interp.mechanism.lens import refusal_lens
-from interp.mechanism.swap import MarginTokens
+from interp.mechanism.shares import MarginTokens
 from interp.models import HookedModel
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from interp.errors import InputError
-from interp.mechanism.swap import (
+from interp.mechanism.shares import (
     MarginTokens,
     SwapMargins,
     batches,
