@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from interp.records.behaviour import DefenseScores, GeneralPerformance, JudgeReport
+from interp.records.behaviour import DefenseScores, GeneralPerformance, JudgeAgreement, JudgeReport
 from interp.records.inside import (
     ActivationShift,
     LayerScores,
@@ -81,3 +81,5 @@ class Comparison:
     """All of them, those of the rows included."""
     judge: JudgeReport | None = None
     """How good the judge is on texts it has not seen, where that was measured."""
+    agreements: tuple[JudgeAgreement, ...] = ()
+    """Of each pair of judges, where several were asked."""

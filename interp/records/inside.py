@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -159,6 +160,11 @@ class ShiftSource:
     """What the first column is: where the mean shift is zero there is no such axis, and this says what stands in."""
 
 
+Verdict = Literal["erased", "bypassed", "parallel", "masked", "upstream", "mixed", "no effect"]
+"""What the four shares of a swap say. masked: the change is after the block; upstream: before W_V, by which of the two
+routes is open; mixed: no share is the whole; no effect: nothing to divide."""
+
+
 @dataclass(frozen=True)
 class SwapShares:
     """Causal evidence at one layer: how much of a change of behaviour passes through W_V, its inputs, or elsewhere.
@@ -191,3 +197,10 @@ class SwapShares:
     identity: bool
     """True where the shares are algebra: only W_V of this layer was changed (erased is 1 whatever it did)."""
     n: int
+    upstream: Estimate | None = None
+    """Bypassed and parallel together, with an interval of the sum's own. None: not computed (older records)."""
+    """Prompts, over all models or edits."""
+    upstream: Estimate | None = None
+    """Bypassed and parallel together, with the interval of the sum."""
+    units: int = 1
+    """Models or edits that the margins are of: the outer unit of the intervals where there are several."""

@@ -1,0 +1,247 @@
+"""The calibration from organisms to scores: each organism measured once and written down, then everything tallied.
+
+A killed run continues: what an organism or a planted model gave is a record in the run folder. One plant is in memory
+at a time, with its reference and one organism beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from interp.calibrate.evidence import Inputs, Reference, evidence, plants_of
+from interp.calibrate.organisms import Nursery
+from interp.calibrate.rules import RULES, SHARES
+from interp.calibrate.tally import by_threshold, score_locators, score_rules, wrong_layer
+from interp.demo.organisms import Organism, Shape
+from interp.errors import InputError
+from interp.mechanism.localise import DEFAULT_LOCATOR, LOCATORS, Locator
+from interp.mechanism.localise import Inputs as LocatorInputs
+from interp.models import HookedModel
+from interp.pipeline.progress import Stages
+from interp.records import Estimate, LayerScores
+from interp.records.calibration import (
+    Calibration,
+    LocatorResult,
+    OrganismEvidence,
+    OrganismLine,
+    Refused,
+)
+from interp.runs import Run, source_hash, versions
+
+LOCATED = "locators-"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a calibration depends on."""
+
+    organisms: tuple[Organism, ...]
+    prompts: int = 27
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prompts < 2:
+            raise InputError(f"expected at least 2 prompts for an interval, got {self.prompts}")
+        if not self.organisms:
+            raise InputError("expected at least one organism to score, got none")
+
+
+@dataclass(frozen=True)
+class LocatorResults:
+    """All locators on one planted model."""
+
+    results: tuple[LocatorResult, ...]
+
+
+def calibrate(settings: Settings, out: Path, stages: Stages) -> Calibration:
+    """Make (or read from the cache), measure and score every organism.
+
+    Raises:
+        InputError: the run folder cannot be used, or no organism of a half could be made.
+    """
+    start = time.perf_counter()
+    config = {
+        "organisms": [o.name for o in settings.organisms],
+        "prompts": settings.prompts,
+        "seed": settings.seed,
+        "source": source_hash(),
+        "versions": versions(),
+    }
+    run = Run(out, config)
+    refused: list[Refused] = []
+    for shape in dict.fromkeys(o.plant.shape for o in settings.organisms):
+        mine = [o for o in settings.organisms if o.plant.shape == shape]
+        with stages.stage(f"{shape}: aligned model"):
+            nursery = Nursery(shape)
+            aligned = nursery.aligned()
+            inputs = Inputs.of(aligned, settings.prompts, settings.seed)
+        for plant in plants_of(mine):
+            with stages.stage(f"{plant.name.split('/')[0]}") as report:
+                refused += _one_plant(run, nursery, aligned, inputs, plant, _variants(plant, mine), report)
+    names = [o.name for o in settings.organisms]
+    evidences = [run.load(_file(name), OrganismEvidence) for name in names if run.has(_file(name))]
+    located = [
+        result
+        for name in names
+        if run.has(LOCATED + _file(name))
+        for result in run.load(LOCATED + _file(name), LocatorResults).results
+    ]
+    return tally(settings, evidences, located, refused, time.perf_counter() - start)
+
+
+def tally(
+    settings: Settings,
+    evidences: Sequence[OrganismEvidence],
+    located: Sequence[LocatorResult],
+    refused: Sequence[Refused],
+    seconds: float,
+) -> Calibration:
+    """The scores of what was measured. Raises InputError where one half holds no organism."""
+    rules, chosen = score_rules(evidences, settings.seed)
+    threshold = chosen[SHARES.name]
+    return Calibration(
+        rules=tuple(rules),
+        locators=tuple(score_locators(located, settings.seed)),
+        threshold=threshold,
+        by_threshold=by_threshold(evidences),
+        wrong_layer=wrong_layer(evidences, threshold),
+        organisms=tuple(_line(e, chosen) for e in evidences),
+        results=tuple(located),
+        refused=tuple(refused),
+        seed=settings.seed,
+        n_prompts=settings.prompts,
+        seconds=round(seconds, 1),
+        config={"source": source_hash(), "default locator": DEFAULT_LOCATOR.name},
+        versions=versions(),
+    )
+
+
+# ------------------------------------------------------------------------------------------------- one plant
+def _one_plant(
+    run: Run,
+    nursery: Nursery,
+    aligned: HookedModel,
+    inputs: Inputs,
+    plant: Organism,
+    variants: Sequence[Organism],
+    report: object,
+) -> list[Refused]:
+    """Measure all variants of one plant; what could not be made is returned with its reason."""
+    check = nursery.check(plant)
+    if not check.made:
+        return [Refused(o.name, f"its plant was not made: {check.why}") for o in variants]
+    reference: Reference | None = None
+    refused = []
+    for done, organism in enumerate(variants):
+        check = nursery.check(organism)
+        if not check.made:
+            refused.append(Refused(organism.name, check.why))
+        elif organism.kind == "planted":
+            if not run.has(LOCATED + _file(organism.name)):
+                found = locate_all(organism, nursery.open(organism), aligned, inputs)
+                run.save(LOCATED + _file(organism.name), LocatorResults(tuple(found)))
+        elif not run.has(_file(organism.name)):
+            if reference is None:
+                reference = Reference(nursery.open(plant), plant.plant.layer, inputs)
+                located = _modal(DEFAULT_LOCATOR, reference.model, None, inputs)
+            run.save(_file(organism.name), evidence(organism, nursery.open(organism), reference, located))
+        if callable(report):
+            report(done + 1, len(variants))
+    return refused
+
+
+def locate_all(
+    organism: Organism, planted: HookedModel, aligned: HookedModel, inputs: Inputs
+) -> Iterable[LocatorResult]:
+    """Every locator on a planted model, with its answer on the aligned model that nothing was planted in."""
+    for locator in LOCATORS.values():
+        reference = aligned if locator.needs_reference else None
+        start = time.process_time()
+        scores = locator.score(planted, _given(inputs), reference)
+        seconds = time.process_time() - start
+        mean = scores.values.mean(axis=0)
+        layer = organism.plant.layer
+        yield LocatorResult(
+            locator=locator.name,
+            needs_reference=locator.needs_reference,
+            organism=organism.name,
+            plant=organism.plant.name,
+            shape=organism.plant.shape,
+            half=organism.half,
+            drifted=organism.drifted,
+            layer=layer,
+            decoy=organism.plant.decoy,
+            located=scores.toxic_layer,
+            rank=1 + int((mean > mean[layer]).sum()),
+            share=float(np.mean(np.array(scores.located) == layer)) if locator.per_instance else float("nan"),
+            baseline=_baseline(locator, aligned, inputs),
+            seconds=round(seconds, 3),
+        )
+
+
+def _baseline(locator: Locator, aligned: HookedModel, inputs: Inputs) -> int:
+    """What the locator says of the aligned model; -1 where it compares with exactly that model."""
+    if locator.needs_reference:
+        return -1
+    key = (locator.name, id(aligned))
+    if key not in _BASELINES:
+        _BASELINES[key] = _modal(locator, aligned, None, inputs)
+    return _BASELINES[key]
+
+
+_BASELINES: dict[tuple[str, int], int] = {}
+
+
+def _modal(locator: Locator, model: HookedModel, reference: HookedModel | None, inputs: Inputs) -> int:
+    scores: LayerScores = locator.score(model, _given(inputs), reference)
+    return scores.toxic_layer
+
+
+def _given(inputs: Inputs) -> LocatorInputs:
+    return LocatorInputs(inputs.instances, inputs.tokens)
+
+
+# ------------------------------------------------------------------------------------------------- small things
+def _variants(plant: Organism, organisms: Sequence[Organism]) -> list[Organism]:
+    return [o for o in organisms if o.plant.name == plant.plant.name]
+
+
+def _file(name: str) -> str:
+    return name.replace("/", "--")
+
+
+def _line(e: OrganismEvidence, chosen: dict[str, float]) -> OrganismLine:
+    """One organism in short."""
+    at, first = e.shares[e.layer], e.region[0]
+
+    def three(x: Estimate) -> tuple[float, float, float]:
+        return round(x.value, 4), round(x.low, 4), round(x.high, 4)
+
+    return OrganismLine(
+        organism=e.organism,
+        shape=e.shape,
+        kind=e.kind,
+        truth=e.truth,
+        half=e.half,
+        drifted=e.drifted,
+        layer=e.layer,
+        located=e.located,
+        shares={name: three(getattr(at, name)) for name in ("erased", "bypassed", "parallel", "downstream")},
+        compliance_drop=three(at.compliance_drop),
+        toxicity=(round(first.vanilla, 6), round(first.value.value, 6), round(first.p_change, 4)),
+        shift=round(e.shift.rate.value, 3),
+        says={rule.name: rule.says(e, chosen[rule.name]) for rule in RULES},
+    )
+
+
+def shapes(name: str) -> tuple[Shape, ...]:
+    """The shapes that `--shape` names. Raises InputError for an unknown one."""
+    known: dict[str, tuple[Shape, ...]] = {"gpt2": ("gpt2",), "llama": ("llama",), "both": ("gpt2", "llama")}
+    if name not in known:
+        raise InputError(f"expected --shape {', '.join(known)}, got {name!r}")
+    return known[name]
