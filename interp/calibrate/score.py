@@ -7,8 +7,8 @@ at a time, with its reference and one organism beside it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,8 @@ from interp.errors import InputError
 from interp.mechanism.localise import DEFAULT_LOCATOR, LOCATORS, Locator
 from interp.mechanism.localise import Inputs as LocatorInputs
 from interp.models import HookedModel
-from interp.pipeline.progress import Stages
-from interp.records import Estimate, LayerScores
+from interp.pipeline.progress import Report, Stages
+from interp.records import Estimate
 from interp.records.calibration import (
     Calibration,
     LocatorResult,
@@ -79,18 +79,14 @@ def calibrate(settings: Settings, out: Path, stages: Stages) -> Calibration:
         with stages.stage(f"{shape}: aligned model"):
             nursery = Nursery(shape)
             aligned = nursery.aligned()
-            inputs = Inputs.of(aligned, settings.prompts, settings.seed)
-        for plant in plants_of(mine):
-            with stages.stage(f"{plant.name.split('/')[0]}") as report:
-                refused += _one_plant(run, nursery, aligned, inputs, plant, _variants(plant, mine), report)
+            scoring = Scoring(run, nursery, aligned, Inputs.of(aligned, settings.prompts, settings.seed))
+        for planted in plants_of(mine):
+            with stages.stage(planted.plant.name) as report:
+                refused += scoring.plant(planted, [o for o in mine if o.plant == planted.plant], report)
     names = [o.name for o in settings.organisms]
-    evidences = [run.load(_file(name), OrganismEvidence) for name in names if run.has(_file(name))]
-    located = [
-        result
-        for name in names
-        if run.has(LOCATED + _file(name))
-        for result in run.load(LOCATED + _file(name), LocatorResults).results
-    ]
+    evidences = [run.load(name, OrganismEvidence) for name in names if run.has(name)]
+    held = [run.load(LOCATED + name, LocatorResults) for name in names if run.has(LOCATED + name)]
+    located = [result for results in held for result in results.results]
     return tally(settings, evidences, located, refused, time.perf_counter() - start)
 
 
@@ -116,90 +112,88 @@ def tally(
         seed=settings.seed,
         n_prompts=settings.prompts,
         seconds=round(seconds, 1),
-        config={"source": source_hash(), "default locator": DEFAULT_LOCATOR.name},
+        config={"source": source_hash(), "default locator": DEFAULT_LOCATOR},
         versions=versions(),
     )
 
 
 # ------------------------------------------------------------------------------------------------- one plant
-def _one_plant(
-    run: Run,
-    nursery: Nursery,
-    aligned: HookedModel,
-    inputs: Inputs,
-    plant: Organism,
-    variants: Sequence[Organism],
-    report: object,
-) -> list[Refused]:
-    """Measure all variants of one plant; what could not be made is returned with its reason."""
-    check = nursery.check(plant)
-    if not check.made:
-        return [Refused(o.name, f"its plant was not made: {check.why}") for o in variants]
-    reference: Reference | None = None
-    refused = []
-    for done, organism in enumerate(variants):
-        check = nursery.check(organism)
+@dataclass(frozen=True)
+class Scoring:
+    """One shape's organisms being measured."""
+
+    run: Run
+    nursery: Nursery
+    aligned: HookedModel
+    inputs: Inputs
+    baselines: dict[str, int] = field(default_factory=dict)
+    """Locator -> the layer it names on the aligned model, filled when first asked for."""
+
+    def plant(self, planted: Organism, variants: Sequence[Organism], report: Report) -> list[Refused]:
+        """Measure all variants of one plant; what could not be made is returned with its reason."""
+        check = self.nursery.check(planted)
         if not check.made:
-            refused.append(Refused(organism.name, check.why))
-        elif organism.kind == "planted":
-            if not run.has(LOCATED + _file(organism.name)):
-                found = locate_all(organism, nursery.open(organism), aligned, inputs)
-                run.save(LOCATED + _file(organism.name), LocatorResults(tuple(found)))
-        elif not run.has(_file(organism.name)):
-            if reference is None:
-                reference = Reference(nursery.open(plant), plant.plant.layer, inputs)
-                located = _modal(DEFAULT_LOCATOR, reference.model, None, inputs)
-            run.save(_file(organism.name), evidence(organism, nursery.open(organism), reference, located))
-        if callable(report):
-            report(done + 1, len(variants))
-    return refused
+            return [Refused(o.name, f"its plant was not made: {check.why}") for o in variants]
+        reference: Reference | None = None
+        located, refused = -1, list[Refused]()
+        for done, organism in enumerate(variants, start=1):
+            check = self.nursery.check(organism)
+            if not check.made:
+                refused.append(Refused(organism.name, check.why))
+            elif organism.kind == "planted":
+                self.locators(organism)
+            elif not self.run.has(organism.name):
+                if reference is None:
+                    reference = Reference(self.nursery.open(planted), planted.plant.layer, self.inputs)
+                    located = _modal(LOCATORS[DEFAULT_LOCATOR], reference.model, self.inputs)
+                found = evidence(organism, self.nursery.open(organism), reference, located)
+                self.run.save(organism.name, found)
+            report(done, len(variants))
+        return refused
+
+    def locators(self, organism: Organism) -> None:
+        """Every locator on a planted model, with its answer on the aligned model that nothing was planted in."""
+        name = LOCATED + organism.name
+        if self.run.has(name):
+            return
+        planted, plant = self.nursery.open(organism), organism.plant
+        found = []
+        for locator in LOCATORS.values():
+            start = time.process_time()
+            scores = locator.score(planted, _given(self.inputs), self.aligned if locator.needs_reference else None)
+            seconds = time.process_time() - start
+            mean = scores.values.mean(axis=0)
+            found.append(
+                LocatorResult(
+                    locator=locator.name,
+                    needs_reference=locator.needs_reference,
+                    organism=organism.name,
+                    plant=plant.name,
+                    shape=plant.shape,
+                    half=organism.half,
+                    drifted=organism.drifted,
+                    layer=plant.layer,
+                    decoy=plant.decoy,
+                    located=scores.toxic_layer,
+                    rank=1 + int((mean > mean[plant.layer]).sum()),
+                    share=float(np.mean(np.array(scores.located) == plant.layer)),
+                    baseline=self.baseline(locator),
+                    seconds=round(seconds, 3),
+                )
+            )
+        self.run.save(name, LocatorResults(tuple(found)))
+
+    def baseline(self, locator: Locator) -> int:
+        """What the locator says of the aligned model; -1 where it compares with exactly that model."""
+        if locator.needs_reference:
+            return -1
+        if locator.name not in self.baselines:
+            self.baselines[locator.name] = _modal(locator, self.aligned, self.inputs)
+        return self.baselines[locator.name]
 
 
-def locate_all(
-    organism: Organism, planted: HookedModel, aligned: HookedModel, inputs: Inputs
-) -> Iterable[LocatorResult]:
-    """Every locator on a planted model, with its answer on the aligned model that nothing was planted in."""
-    for locator in LOCATORS.values():
-        reference = aligned if locator.needs_reference else None
-        start = time.process_time()
-        scores = locator.score(planted, _given(inputs), reference)
-        seconds = time.process_time() - start
-        mean = scores.values.mean(axis=0)
-        layer = organism.plant.layer
-        yield LocatorResult(
-            locator=locator.name,
-            needs_reference=locator.needs_reference,
-            organism=organism.name,
-            plant=organism.plant.name,
-            shape=organism.plant.shape,
-            half=organism.half,
-            drifted=organism.drifted,
-            layer=layer,
-            decoy=organism.plant.decoy,
-            located=scores.toxic_layer,
-            rank=1 + int((mean > mean[layer]).sum()),
-            share=float(np.mean(np.array(scores.located) == layer)) if locator.per_instance else float("nan"),
-            baseline=_baseline(locator, aligned, inputs),
-            seconds=round(seconds, 3),
-        )
-
-
-def _baseline(locator: Locator, aligned: HookedModel, inputs: Inputs) -> int:
-    """What the locator says of the aligned model; -1 where it compares with exactly that model."""
-    if locator.needs_reference:
-        return -1
-    key = (locator.name, id(aligned))
-    if key not in _BASELINES:
-        _BASELINES[key] = _modal(locator, aligned, None, inputs)
-    return _BASELINES[key]
-
-
-_BASELINES: dict[tuple[str, int], int] = {}
-
-
-def _modal(locator: Locator, model: HookedModel, reference: HookedModel | None, inputs: Inputs) -> int:
-    scores: LayerScores = locator.score(model, _given(inputs), reference)
-    return scores.toxic_layer
+def _modal(locator: Locator, model: HookedModel, inputs: Inputs) -> int:
+    return locator.score(model, _given(inputs)).toxic_layer
 
 
 def _given(inputs: Inputs) -> LocatorInputs:
@@ -207,14 +201,6 @@ def _given(inputs: Inputs) -> LocatorInputs:
 
 
 # ------------------------------------------------------------------------------------------------- small things
-def _variants(plant: Organism, organisms: Sequence[Organism]) -> list[Organism]:
-    return [o for o in organisms if o.plant.name == plant.plant.name]
-
-
-def _file(name: str) -> str:
-    return name.replace("/", "--")
-
-
 def _line(e: OrganismEvidence, chosen: dict[str, float]) -> OrganismLine:
     """One organism in short."""
     at, first = e.shares[e.layer], e.region[0]
