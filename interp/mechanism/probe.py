@@ -203,12 +203,12 @@ def fit_probe(
         raise InputError(f"expected finite hidden states ({site}), got NaN or infinity")
     X, y = features.double().numpy(), toxic.astype(int)
     train, test = train_test_split(np.arange(len(y)), test_size=0.1, stratify=y, random_state=seed)
-    w, b = _fit(X[train], y[train], bias, C)
+    w, b = fit_direction(X[train], y[train], bias, C)
     scores = X[test] @ w + b
     rng = np.random.default_rng(seed)
     shuffled = []
     for _ in range(SHUFFLES):
-        v, _ = _fit(X[train], rng.permutation(y[train]), bias, C)
+        v, _ = fit_direction(X[train], rng.permutation(y[train]), bias, C)
         shuffled.append(auroc(X[test] @ v, toxic[test]))
     report = ProbeReport(
         model=model,
@@ -302,7 +302,7 @@ def _auroc_of_counts(positive: np.ndarray, negative: np.ndarray) -> float:
     return float((positive * below).sum() / (positive.sum() * negative.sum()))
 
 
-def _fit(X: np.ndarray, y: np.ndarray, bias: bool, C: float) -> tuple[np.ndarray, float]:
+def fit_direction(X: np.ndarray, y: np.ndarray, bias: bool, C: float) -> tuple[np.ndarray, float]:
     """Weights and bias of a logistic regression.
 
     The states are divided by one number before the fit: it makes the penalty mean the same for every model, and unlike
