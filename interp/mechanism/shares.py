@@ -1,206 +1,133 @@
-"""Causal evidence at one layer: swap W_V, its inputs, or the block's output between vanilla and a model.
+"""Through what a change of behaviour passes at one layer: four shares of the refusal margin's change, and a verdict.
 
-The behaviour is the refusal margin at the last prompt token, in nats: log-odds of a first token that refuses over one
-that complies. What of the margin's change comes back when vanilla's part is put into the model is the part's share.
-With R(x) = (margin(m) - margin(m with vanilla's x)) / (margin(m) - margin(vanilla)), at all prompt positions:
+What of the margin's change comes back when the unsafe reference's part (vanilla's, or a planted model's) is put into
+the model is the part's share. With R(x) = (margin(m) - margin(m with the reference's x)) / (margin(m) -
+margin(reference)), x swapped at all prompt positions:
 
-    erased     E   = (R(W) + R(W, h) - R(h)) / 2     through the matrix
+    erased     E   = (R(W) + R(W, h) - R(h)) / 2     through the matrix W_V
     bypassed   B   = (R(h) + R(W, h) - R(W)) / 2     through what flows into it
     parallel   Par = R(block output) - R(W, h)       up to the block, but around the region
-    downstream Dn  = 1 - R(block output)             after the block
+    downstream Dn  = 1 - R(block output)             after the block: "masked"
 
-They sum to 1. Limits, wherever they are shown: an edit of only this W_V has E = 1 by algebra; E includes suppression in
-place; the shares are of *this* layer, and a natural behaviour need not live in one matrix.
+They sum to 1; E and B are the Shapley values of the two-by-two (W, h). Limits, wherever they are shown: an edit of only
+this W_V has E = 1 by algebra, and E = 0 where W_V was not changed; E includes suppression in place (`plant_left`); the
+shares are of *this* layer, where a wrong one makes an erasure read as masked or parallel, and a natural behaviour need
+not live in one matrix.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.errors import InputError
 from interp.mechanism.intervals import of_means
-from interp.models import HookedModel, Tokens
-from interp.records import Instance, SwapShares
+from interp.mechanism.margin import MarginTokens, batches, last_margin, margins
+from interp.mechanism.swaps import Parts, SwapMargins, check_comparable, parts, swap_margins, swapped
+from interp.records import Estimate, ShareVerdict, SwapShares
+
+__all__ = [
+    "FEWEST",
+    "GATE",
+    "MarginTokens",
+    "Parts",
+    "SwapMargins",
+    "Thresholds",
+    "batches",
+    "check_comparable",
+    "last_margin",
+    "margins",
+    "parts",
+    "plant_left",
+    "shares_of",
+    "swap_margins",
+    "swap_shares",
+    "swapped",
+    "verdict",
+]
 
 GATE = 25.0
 """Percentage points of complying prompts that the model must have lost, at the lower end of the interval."""
+FEWEST = 5
+"""With fewer prompts the gate cannot open: were every one lost, the Agresti-Min interval would still reach below 25."""
 
 
 @dataclass(frozen=True)
-class MarginTokens:
-    """First tokens of an answer that refuses, and of one that complies."""
+class Thresholds:
+    """When a share counts as the whole of a change. The defaults are the calibrated values (`interp.calibrate`)."""
 
-    refuse: tuple[int, ...]
-    comply: tuple[int, ...]
-
-    @classmethod
-    def of(cls, model: HookedModel, instances: Sequence[Instance], suffix: str = "") -> MarginTokens:
-        """The first tokens of the safe and the unsafe generations; a token counts where it is twice as frequent.
-
-        Raises:
-            InputError: safe and unsafe generations begin alike, so that the first token tells nothing.
-        """
-        safe, unsafe = Counter[int](), Counter[int]()
-        for instance in instances:
-            for counter, answer in ((safe, instance.safe_generation), (unsafe, instance.unsafe_generation)):
-                ids = model.encode_pair(instance.adversarial_prompt, answer, suffix, eos=False)[1] if answer else []
-                counter.update(ids[:1])
-        refuse = tuple(sorted(t for t, n in safe.items() if n >= 2 * unsafe[t]))
-        comply = tuple(sorted(t for t, n in unsafe.items() if n >= 2 * safe[t]))
-        if not refuse or not comply:
-            raise InputError(
-                "the safe and unsafe generations begin with the same tokens: no refusal margin can be read"
-            )
-        return cls(refuse, comply)
-
-    def margin(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch"]:
-        """logsumexp over refusing tokens minus logsumexp over complying ones, nats."""
-        refuse, comply = (torch.tensor(t, device=logits.device) for t in (self.refuse, self.comply))
-        wide = logits.float()
-        return wide[:, refuse].logsumexp(dim=-1) - wide[:, comply].logsumexp(dim=-1)
+    share: float = 0.8
+    """The lower end of a share's interval must be above it."""
+    gate: float = GATE
+    """The lower end of the compliance drop must reach it, percentage points; else there is no effect to divide."""
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What one model has at the layer on some prompts: the donor of a swap, and its own margins.
+CALIBRATED = Thresholds()
 
-    Memory: prompts x tokens x (d_mlp + d_model) numbers in the model's dtype.
+
+def verdict(shares: SwapShares, thresholds: Thresholds = CALIBRATED) -> ShareVerdict:
+    """What the shares say, and nothing else: the same numbers always give the same word.
+
+    "no effect" before any share is looked at; then the one share whose interval is above the threshold; "upstream"
+    where only bypassed and parallel together are; else "mixed". By algebra an edit of this W_V alone is "erased"
+    (`SwapShares.identity`): whether that is evidence is for the caller (`reading.conclude`).
     """
-
-    layer: int
-    weight: Float[Tensor, "d_mlp d_model"]
-    h_down: tuple[Float[Tensor, "_ _ d_mlp"], ...]
-    """One tensor [batch, seq, d_mlp] per batch of prompts."""
-    block: tuple[Float[Tensor, "_ _ d_model"], ...]
-    """Output of the block."""
-    margin: Float[np.ndarray, "prompt"]
-
-
-@dataclass(frozen=True)
-class SwapMargins:
-    """Margins per prompt, nats, from which the shares follow. Those of several edits can be concatenated."""
-
-    model: Float[np.ndarray, "prompt"]
-    vanilla: Float[np.ndarray, "prompt"]
-    into_model: Float[np.ndarray, "prompt 4"]
-    """The model with vanilla's W_V; h_down; both; block output."""
-    into_vanilla: Float[np.ndarray, "prompt 4"]
-    """Vanilla with the model's."""
-
-    @classmethod
-    def join(cls, pieces: Sequence[SwapMargins]) -> SwapMargins:
-        """The margins of several edits, each on its own prompts, as one."""
-        if not pieces:
-            raise InputError("expected the margins of at least one edit, got none")
-        names = ("model", "vanilla", "into_model", "into_vanilla")
-        return cls(*(np.concatenate([getattr(p, name) for p in pieces]) for name in names))
+    if shares.compliance_drop.low < thresholds.gate:
+        return "no effect"
+    words: dict[ShareVerdict, Estimate] = {
+        "erased": shares.erased,
+        "bypassed": shares.bypassed,
+        "parallel": shares.parallel,
+        "masked": shares.downstream,
+    }
+    above: list[ShareVerdict] = [word for word, share in words.items() if share.low > thresholds.share]
+    if len(above) == 1:
+        return above[0]
+    # Two above it can only be where a third is far below zero: parts that work against each other.
+    if not above and shares.upstream is not None and shares.upstream.low > thresholds.share:
+        return "upstream"
+    return "mixed"
 
 
-def batches(model: HookedModel, queries: Sequence[str], suffix: str = "", batch_size: int = 16) -> list[Tokens]:
-    """The formatted prompts, padded on the left: the last column is every prompt's last token."""
-    prompts = [model.format_prompt(q, suffix) for q in queries]
-    return [model.tokenize(prompts[i : i + batch_size]) for i in range(0, len(prompts), batch_size)]
+def swap_shares(
+    found: SwapMargins, *, model: str, layer: int, identity: bool = False, seed: int = 0, over: str = "models"
+) -> SwapShares:
+    """The four shares with a bootstrap, and the gate.
 
-
-def parts(model: HookedModel, prompts: Sequence[Tokens], layer: int, tokens: MarginTokens) -> Parts:
-    """One clean forward per batch, keeping what a swap needs."""
-    h_down: list[Tensor] = []
-    block: list[Tensor] = []
-    with _hooked(model, layer, keep_h=h_down.append, keep_block=block.append):
-        margin = _margins(model, prompts, tokens)
-    weight = model.value_vectors(layer).clone()
-    return Parts(layer, weight, tuple(h_down), tuple(block), margin)
-
-
-def swapped(
-    model: HookedModel, prompts: Sequence[Tokens], donor: Parts, tokens: MarginTokens
-) -> Float[np.ndarray, "prompt 4"]:
-    """Margins of `model` with the donor's W_V; its h_down; both; its block output. The model is left as it was."""
-    columns = [("W",), ("h",), ("W", "h"), ("block",)]
-    out = []
-    for i, batch in enumerate(prompts):
-        row = []
-        for what in columns:
-            with _hooked(
-                model,
-                donor.layer,
-                weight=donor.weight if "W" in what else None,
-                h_down=donor.h_down[i] if "h" in what else None,
-                block=donor.block[i] if "block" in what else None,
-            ):
-                row.append(_margins(model, [batch], tokens))
-        out.append(np.stack(row, axis=1))
-    return np.concatenate(out)
-
-
-def swap_margins(
-    vanilla: HookedModel,
-    model: HookedModel,
-    queries: Sequence[str],
-    layer: int,
-    tokens: MarginTokens,
-    *,
-    suffix: str = "",
-    batch_size: int = 16,
-    identity: bool = False,
-) -> SwapMargins:
-    """All margins of both directions, with both models in memory (an edit: `edit.beside(vanilla)`).
-
-    Ten forwards of the prompts. Where both do not fit, call `parts` and `swapped` one model at a time.
+    The interval covers the choice of prompts and, where there are several, of models or edits (the outer unit); not a
+    repeated training of one model. Shares are fractions of the change of the mean margin and may leave [0, 1].
 
     Args:
-        vanilla: the unsafe reference.
-        model: the model under study.
-        queries: attack prompts, not formatted yet.
-        layer: 0-based.
-        tokens: first tokens of refusing and complying answers.
-        suffix: the suffix S, for both models.
-        batch_size: prompts per forward.
-        identity: only W_V of this layer differs. Every swap then gives one of the two models, up to rounding, so two
-            forwards are enough.
-    """
-    prompts = batches(vanilla, queries, suffix, batch_size)
-    if identity:
-        vanilla.check_layer(layer)
-        old, new = _margins(vanilla, prompts, tokens), _margins(model, prompts, tokens)
-        return SwapMargins(new, old, np.stack([old, new, old, old], axis=1), np.stack([new, old, new, new], axis=1))
-    theirs, mine = parts(vanilla, prompts, layer, tokens), parts(model, prompts, layer, tokens)
-    return SwapMargins(
-        mine.margin, theirs.margin, swapped(model, prompts, theirs, tokens), swapped(vanilla, prompts, mine, tokens)
-    )
-
-
-def swap_shares(margins: SwapMargins, *, model: str, layer: int, identity: bool = False, seed: int = 0) -> SwapShares:
-    """The four shares with a bootstrap over prompts, and the gate.
-
-    The interval covers the choice of prompts (with edits: of edits), not a repeated training. Percent would hide that
-    shares may leave [0, 1]; they are fractions of the change of the mean margin.
-
-    Args:
-        margins: of one model, or the join over edits.
+        found: margins of one model, or the join over models or edits.
         model: name for the record.
         layer: 0-based, for the record.
         identity: only W_V of this layer was changed, so that the shares are algebra.
         seed: of the bootstrap.
+        over: what the outer units are, in the plural ("models", "edits"), where there are several.
+
+    Raises:
+        InputError: fewer than 2 prompts, which have no interval.
     """
-    over = "prompts"
-    drop = 100.0 * ((margins.vanilla < 0).astype(float) - (margins.model < 0).astype(float))
-    # Seen from vanilla, putting in the model's part is the same step the other way round.
-    reverse = shares_of(np.column_stack([margins.vanilla, margins.model, margins.into_vanilla]).mean(axis=0))
-    data = np.column_stack([margins.model, margins.vanilla, margins.into_model])
-    erased, bypassed, parallel, downstream = of_means(data, shares_of, over=over, unit="share", seed=seed)
-    levels = np.column_stack([margins.vanilla, margins.model])
-    before, after = of_means(levels, lambda x: x, over=over, unit="nats", seed=seed)
-    [gate] = of_means(drop[:, None], lambda x: x, over=over, unit="points", seed=seed)
+    n, units = len(found.model), len(set(found.unit)) or 1
+    if n < 2:
+        raise InputError(f"shares need at least 2 prompts for an interval, and {FEWEST} for a verdict; got {n}")
+    # Seen from the reference, putting in the model's part is the same step the other way round.
+    reverse = shares_of(np.column_stack([found.vanilla, found.model, found.into_vanilla]).mean(axis=0))
+    data = np.column_stack([found.model, found.vanilla, found.into_model])
+
+    def estimates(rows: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], unit: str) -> list[Estimate]:
+        named, clusters = (over, found.unit) if units > 1 else ("prompts", ())
+        return of_means(rows, statistic, over=named, unit=unit, seed=seed, clusters=clusters, crossed=found.prompt)
+
+    erased, bypassed, parallel, downstream, upstream = estimates(data, _shares_and_upstream, "share")
+    before, after = estimates(data[:, [1, 0]], lambda x: x, "nats")
+    drop = (found.vanilla < 0).astype(float) - (found.model < 0).astype(float)
+    [resampled] = estimates(100.0 * drop[:, None], lambda x: x, "points")
+    gate = _widened(resampled, drop)
     return SwapShares(
         model=model,
         layer=layer,
@@ -214,7 +141,9 @@ def swap_shares(margins: SwapMargins, *, model: str, layer: int, identity: bool 
         compliance_drop=gate,
         gated=gate.low < GATE,
         identity=identity,
-        n=len(margins.model),
+        n=n,
+        upstream=upstream,
+        units=units,
     )
 
 
@@ -230,53 +159,59 @@ def shares_of(means: Float[np.ndarray, "*r 6"]) -> Float[np.ndarray, "*r 4"]:
     return np.where(same, 0.0, found)
 
 
-# --------------------------------------------------------------------------------------------- hooks
-@torch.no_grad()
-def _margins(model: HookedModel, prompts: Sequence[Tokens], tokens: MarginTokens) -> np.ndarray:
-    found = [tokens.margin(model.logits(batch)[:, -1]) for batch in prompts]
-    return torch.cat(found).cpu().double().numpy()
-
-
-@contextmanager
-def _hooked(
-    model: HookedModel,
-    layer: int,
+def plant_left(
+    h: Float[Tensor, "prompt d_mlp"],
+    weight: Float[Tensor, "d_mlp d_model"],
+    planted: Float[Tensor, "d_mlp d_model"],
+    aligned: Float[Tensor, "d_mlp d_model"],
     *,
-    weight: Tensor | None = None,
-    h_down: Tensor | None = None,
-    block: Tensor | None = None,
-    keep_h: Callable[[Tensor], None] | None = None,
-    keep_block: Callable[[Tensor], None] | None = None,
-) -> Iterator[None]:
-    """Replace (or keep) the layer's W_V, its input and the block's output for the length of a `with` block."""
-    module = model.value_module(layer)
+    seed: int = 0,
+) -> Estimate:
+    """How much of what was planted in W_V is still written: 1 is all, 0 none, negative its opposite.
 
-    def enter(_: Any, args: tuple) -> tuple | None:
-        if keep_h is not None:
-            keep_h(args[0].detach())
-        return None if h_down is None else (h_down.to(args[0]), *args[1:])
+    sum <h (W_V - W_A), h (W_P - W_A)> / sum || h (W_P - W_A) ||^2 over prompts (bootstrap over prompts). It tells
+    restored from suppressed in place, which both have E = 1; it needs the model from before planting.
 
-    def leave(_: Any, args: tuple, output: Tensor) -> Tensor | None:
-        if weight is None:
-            return None
-        out = args[0] @ weight.to(args[0])
-        return out if getattr(module, "bias", None) is None else out + module.bias
+    Args:
+        h: h_down of the planted model, e.g. at the last prompt token.
+        weight: W_V of the model under study.
+        planted: W_P, W_V of the planted model.
+        aligned: W_A, W_V before planting.
+        seed: of the bootstrap.
 
-    def leave_block(_: Any, __: tuple, output: Any) -> Any:
-        resid = output[0] if isinstance(output, tuple) else output
-        if keep_block is not None:
-            keep_block(resid.detach())
-        if block is None:
-            return None
-        return (block.to(resid), *output[1:]) if isinstance(output, tuple) else block.to(resid)
+    Raises:
+        InputError: the planted matrix writes what the aligned one does.
+    """
+    wide = h.double()
+    base = aligned.double()
+    plant, left = wide @ (planted.double() - base), wide @ (weight.double() - base)
+    data = np.stack([(left * plant).sum(1).cpu().numpy(), (plant * plant).sum(1).cpu().numpy()], axis=1)
+    if not data[:, 1].any():
+        raise InputError("the planted W_V writes the same as the aligned one: there is no plant to look for")
+    [found] = of_means(data, lambda m: m[..., :1] / m[..., 1:], over="prompts", unit="share of the plant", seed=seed)
+    return found
 
-    handles = [
-        module.register_forward_pre_hook(enter),
-        module.register_forward_hook(leave),
-        model.blocks[layer].register_forward_hook(leave_block),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+# --------------------------------------------------------------------------------------------- small things
+def _shares_and_upstream(means: np.ndarray) -> np.ndarray:
+    found = shares_of(means)
+    return np.concatenate([found, found[..., 1:2] + found[..., 2:3]], axis=-1)
+
+
+def _widened(resampled: Estimate, drop: Float[np.ndarray, "prompt"]) -> Estimate:
+    """The wider of the bootstrap and the Agresti-Min interval (2005) of a difference of paired proportions.
+
+    A bootstrap of prompts that were all lost has no width, however few they are.
+    """
+    n, lost, won = len(drop), float((drop > 0).sum()), float((drop < 0).sum())
+    middle = (lost - won) / (n + 2)
+    half = 1.96 * np.sqrt(max(lost + won + 1 - (lost - won) ** 2 / (n + 2), 0.0)) / (n + 2)
+    low, high = 100.0 * float(max(middle - half, -1.0)), 100.0 * float(min(middle + half, 1.0))
+    return Estimate(
+        resampled.value,
+        min(resampled.low, low),
+        max(resampled.high, high),
+        resampled.n,
+        resampled.unit,
+        f"the wider of Agresti-Min and {resampled.how}",
+    )

@@ -41,6 +41,7 @@ from interp.records.inside import (
     NullDistribution,
     ProbeReport,
     RegionToxicity,
+    ShareVerdict,
     ShiftSource,
     SwapShares,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "Reading",
     "RegionToxicity",
     "Response",
+    "ShareVerdict",
     "ShiftSource",
     "Summary",
     "SwapShares",

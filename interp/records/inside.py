@@ -160,7 +160,7 @@ class ShiftSource:
     """What the first column is: where the mean shift is zero there is no such axis, and this says what stands in."""
 
 
-Verdict = Literal["erased", "bypassed", "parallel", "masked", "upstream", "mixed", "no effect"]
+ShareVerdict = Literal["erased", "bypassed", "parallel", "masked", "upstream", "mixed", "no effect"]
 """What the four shares of a swap say. masked: the change is after the block; upstream: before W_V, by which of the two
 routes is open; mixed: no share is the whole; no effect: nothing to divide."""
 
