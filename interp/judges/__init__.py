@@ -75,7 +75,7 @@ def load(
         why = "which learns its labels from the data" if kind == "demo" else "which has none"
         raise InputError(f"a safe label ({safe_label!r}) is for a classifier, not for the judge {name!r}, {why}")
     if kind == "demo":
-        return TextJudge.train(benchmark)
+        return TextJudge.cached(benchmark)
     if kind == "refusal":
         return RefusalJudge()
     if kind == GUARD:

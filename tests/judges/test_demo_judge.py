@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from interp import judges, safeedit
 from interp.errors import InputError
 from interp.judges import Judge, TextJudge, is_degenerate, is_refusal
 from interp.judges.demo import labelled
+from interp.judges.words import WordClassifier
 from interp.records import Verdict, to_dict
 from interp.safeedit import Benchmark
 
@@ -20,9 +23,7 @@ def demo() -> Benchmark:
 
 @pytest.fixture(scope="module")
 def judge(demo: Benchmark) -> TextJudge:
-    found = judges.load("demo", demo)
-    assert isinstance(found, TextJudge)
-    return found
+    return TextJudge.train(demo)
 
 
 def test_the_demo_judge_is_nearly_always_right_on_unseen_val_texts_and_far_above_the_control(judge: TextJudge) -> None:
@@ -76,6 +77,44 @@ def test_verdicts_are_plain_json_and_the_same_after_retraining(judge: TextJudge,
     verdicts = judge.judge(texts)
     json.dumps([to_dict(v) for v in verdicts], allow_nan=False)
     assert TextJudge.train(demo).judge(texts) == verdicts
+
+
+def test_a_judge_from_the_cache_is_the_one_that_was_learned_and_other_texts_are_learned_anew(
+    judge: TextJudge, demo: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
+    texts = [i.unsafe_generation for i in demo.test[:20]]
+    assert judges.load("demo", demo).judge(texts) == judge.judge(texts)
+    with monkeypatch.context() as patch:
+        patch.setattr(WordClassifier, "fit", lambda *_: pytest.fail("learned twice"))
+        again = judges.load("demo", demo)
+    assert isinstance(again, TextJudge)
+    assert again.report == judge.report
+    assert again.judge(texts) == judge.judge(texts)
+    fewer = dataclasses.replace(demo, train=demo.train[:300])
+    assert judges.load("demo", fewer).judge(texts) != judge.judge(texts)
+    [first, _] = sorted((tmp_path / "judges").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    first.write_bytes(first.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"is missing or damaged .* delete it and run again"):
+        judges.load("demo", demo)
+
+
+def test_probabilities_are_those_of_the_fitted_pipeline() -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    texts = ["I cannot do that", "do that, do that!", "Paris is a city", "a city in a box", "I do not", "that box"]
+    labels = ["refusal", "unsafe", "other", "other", "refusal", "unsafe"]
+    pipeline = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\b\w+\b", sublinear_tf=True),
+        LogisticRegression(C=10.0, class_weight="balanced", max_iter=500),
+    ).fit(texts, labels)
+    asked = [*texts, "I  cannot, I CANNOT see Paris", "nothing known", "", "Ünïcode çity a a a a"]
+    found = WordClassifier.fit(texts, labels)
+    assert found.classes == tuple(pipeline.classes_)
+    np.testing.assert_allclose(found.probabilities(asked), pipeline.predict_proba(asked), atol=1e-12)
+    assert found.probabilities([]).shape == (0, 3)
 
 
 def test_without_a_train_split_the_user_is_told_what_to_do(demo: Benchmark) -> None:
