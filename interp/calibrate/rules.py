@@ -7,11 +7,13 @@ Verdicts: "erased", "bypassed", "parallel", "masked", "upstream" (bypassed or pa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from interp.mechanism.reading import beyond_chance, fell
+from interp.mechanism.shares import Thresholds, verdict
 from interp.records import SwapShares
 from interp.records.calibration import OrganismEvidence
+from interp.stats import exact
 
 VERDICTS = ("erased", "bypassed", "parallel", "upstream", "masked", "mixed", "no effect")
 ACCEPTED: dict[str, frozenset[str]] = {
@@ -25,8 +27,6 @@ ACCEPTED: dict[str, frozenset[str]] = {
 """Truth -> the verdicts that are right."""
 UPSTREAM = frozenset({"bypassed", "parallel", "upstream"})
 """Right for parts below the region that were trained freely: construction does not say which of the two routes."""
-GATE = 25.0
-"""Percentage points of complying prompts that must have been lost, lower end of the interval (`shares.GATE`)."""
 
 
 def accepted(evidence: OrganismEvidence) -> frozenset[str]:
@@ -54,16 +54,12 @@ class Rule:
 
 
 def from_shares(shares: SwapShares, threshold: float, *, by_value: bool = False) -> str:
-    """Gate, then the share whose interval (or value) is above the threshold, else upstream or mixed."""
-    if shares.compliance_drop.low < GATE:
-        return "no effect"
-    for name in ("erased", "bypassed", "parallel", "downstream"):
-        estimate = getattr(shares, name)
-        if (estimate.value if by_value else estimate.low) > threshold:
-            return "masked" if name == "downstream" else name
-    both = shares.bypassed.value + shares.parallel.value
-    low = both if by_value or shares.upstream is None else shares.upstream.low
-    return "upstream" if low > threshold else "mixed"
+    """What `shares.verdict` says at this threshold; `by_value`: as if every share were known exactly (not the gate)."""
+    if by_value:
+        names = ("erased", "bypassed", "parallel", "downstream", "upstream")
+        known = {name: getattr(shares, name) for name in names}
+        shares = replace(shares, **{name: e and exact(e.value, e.n) for name, e in known.items()})
+    return verdict(shares, Thresholds(threshold))
 
 
 def _at(evidence: OrganismEvidence, layer: int) -> SwapShares:
