@@ -81,10 +81,12 @@ def gradient_weight_change(model: HookedModel, inputs: Inputs, reference: Hooked
     and a margin that has saturated, bend it.
     """
     assert reference is not None
-    matrices = [reference.value_vectors(layer) - model.value_vectors(layer) for layer in range(model.n_layers)]
+    places = [model.value_module(layer) for layer in range(model.n_layers)]
+    weights = ((reference.value_vectors(layer), model.value_vectors(layer)) for layer in range(model.n_layers))
+    matrices = [theirs.to(ours) - ours for theirs, ours in weights]
 
     def effect(batch: Tokens, _ours: Run, _theirs: Run) -> Tensor:
-        _, gradient, entered = graded(model, batch, inputs.tokens)
+        _, gradient, entered = graded(model, batch, inputs.tokens, places)
         products = zip(gradient, entered, matrices, strict=True)
         return torch.stack([along(g, h @ change.to(h), batch) for g, h, change in products], dim=1)
 

@@ -9,14 +9,14 @@ it is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.mechanism.localise.locator import Inputs, Scored
-from interp.mechanism.localise.runs import by_batch, last_margin, margin_above, margins_without, needed, run
+from interp.mechanism.localise.runs import by_batch, last_margin, margin_above, margins_without, needed, run, writer
 from interp.mechanism.shares import MarginTokens
 from interp.models import HookedModel, Tokens
 
@@ -60,12 +60,15 @@ def gradient_weight(model: HookedModel, inputs: Inputs, _: HookedModel | None = 
     """Gradient x weight: minus <d margin / d W_V(l), W_V(l)>, the first-order effect of taking the matrix away.
 
     With g_t the gradient at the output of W_V at position t, the product is the sum over t of g_t . (h_t W): no
-    gradient of a matrix is formed, and one forward and backward gives all layers of a batch. Finds what zero ablation
+    gradient of a matrix is formed, and one forward and backward gives all layers of a batch. Where a norm follows the
+    MLP (Gemma2) the scale of W_V has no effect, and the product is taken after that norm. Finds what zero ablation
     finds as long as the effect is near linear; says nothing where the margin has saturated.
     """
+    writers = [writer(model, layer) for layer in range(model.n_layers)]
+    places = [w if w is not model.mlp(i) else model.value_module(i) for i, w in enumerate(writers)]
 
     def each(attack: Tokens, _bare: Tokens | None) -> Tensor:
-        wrote, gradient, _ = graded(model, attack, inputs.tokens)
+        wrote, gradient, _ = graded(model, attack, inputs.tokens, places)
         return -torch.stack([along(g, w, attack) for g, w in zip(gradient, wrote, strict=True)], dim=1)
 
     return by_batch(model, inputs, each)
@@ -109,28 +112,28 @@ def mlp_patch(model: HookedModel, inputs: Inputs, _: HookedModel | None = None) 
 
 # --------------------------------------------------------------------------------------------- parts
 def graded(
-    model: HookedModel, batch: Tokens, tokens: MarginTokens
+    model: HookedModel, batch: Tokens, tokens: MarginTokens, places: Sequence[nn.Module]
 ) -> tuple[list[Tensor], tuple[Tensor, ...], list[Tensor]]:
-    """What W_V of each layer wrote [batch, seq, d_model], without its bias; the margin's gradient there; its inputs.
+    """What each module wrote [batch, seq, width], without its bias; the margin's gradient there; its inputs.
 
     One forward and backward; rows of a batch do not touch each other, so the gradients are each prompt's own.
     """
     outs: list[Tensor] = []
     inputs: list[Tensor] = []
 
-    def keep(_module: torch.nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    def keep(_module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
         inputs.append(args[0].detach())
         outs.append(out if outs else out.detach().requires_grad_())  # the weights are frozen: the graph starts here
         return outs[-1]
 
-    handles = [model.value_module(layer).register_forward_hook(keep) for layer in range(model.n_layers)]
+    handles = [module.register_forward_hook(keep) for module in places]
     try:
         with torch.enable_grad():
             gradient = torch.autograd.grad(last_margin(model, batch, tokens).sum(), outs)
     finally:
         for handle in handles:
             handle.remove()
-    biases = [getattr(model.value_module(layer), "bias", None) for layer in range(model.n_layers)]
+    biases = [getattr(module, "bias", None) for module in places]
     wrote = [out.detach() if bias is None else out.detach() - bias for out, bias in zip(outs, biases, strict=True)]
     return wrote, gradient, inputs
 
