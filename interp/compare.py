@@ -6,12 +6,12 @@ This file is the command line; the pipeline it runs, in order, is `interp.pipeli
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from interp.commands import run_app
+from interp.options import Shared, takes_shared
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -22,15 +22,11 @@ METHODS_HELP = (
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
+@takes_shared
 def main(
     methods: Annotated[list[str], typer.Argument(help=METHODS_HELP, show_default=False)],
-    model: Annotated[str, typer.Option(help="Vanilla model: demo, a hub id, a folder or a state dict.")] = "demo",
-    data: Annotated[
-        str, typer.Option(help="SafeEdit data: demo, a JSON file, a folder of SafeEdit_<split>.json, or a hub id.")
-    ] = "demo",
-    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/<model>-<methods>-<hash>].")] = None,
+    shared: Shared,
     instances: Annotated[int, typer.Option(min=2, help="Test instances, spread over categories and attacks.")] = 27,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
     layer: Annotated[
         int | None, typer.Option(help="Toxic layer, 0-based [default: the one located most often on vanilla].")
     ] = None,
@@ -45,28 +41,9 @@ def main(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override a method's setting, e.g. --set dinm.lr=1e-4.")
     ] = None,
-    judge: Annotated[
-        str, typer.Option(help="Safety judge: auto, demo, safeedit, or a hub id or folder of a classifier.")
-    ] = "auto",
-    judge_safe_label: Annotated[
-        str | None,
-        typer.Option(help="Which label of the classifier given with --judge means safe: its index or its name."),
-    ] = None,
     probe_data: Annotated[
         str, typer.Option(help="Texts of the toxic probe: demo, a Jigsaw CSV (comment_text, toxic), or a hub id.")
     ] = "demo",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Prompts in a batch [default: 96 on the demo, else 8].")
-    ] = None,
-    facts: Annotated[int, typer.Option(min=0, help="Knowledge questions asked of each model.")] = 60,
-    benign: Annotated[int, typer.Option(min=0, help="Benign requests asked of each model, half of them wrapped.")] = 60,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
-    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto, for several GPUs.")] = None,
-    chat_template: Annotated[
-        str, typer.Option(help="default (what the checkpoint says), auto (the tokenizer's template), or none.")
-    ] = "default",
     figures: Annotated[bool, typer.Option(help="Draw figures and the HTML report.")] = True,
     keep_edits: Annotated[bool, typer.Option(help="Keep the weight edits in the run folder.")] = True,
 ) -> None:
@@ -79,30 +56,17 @@ def main(
 
     settings = Settings(
         methods=tuple(methods),
-        model=model,
-        data=data,
-        out=out,
         instances=instances,
-        seed=seed,
         layer=layer,
         per_instance=per_instance,
         convention=convention,
         suffix=suffix,
         dpo_from=dpo_from,
         overrides=tuple(set_ or ()),
-        judge=judge,
-        judge_safe_label=judge_safe_label,
         probe_data=probe_data,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        facts=facts,
-        benign=benign,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        chat_template=chat_template,
         figures=figures,
         keep_edits=keep_edits,
+        **vars(shared),
     )
     compare(settings)
 

@@ -480,7 +480,14 @@ class HookedModel:
             log.warning("%s: %s", self.name, line)
 
     def encode_pair(
-        self, query: str, answer: str, suffix: str = "", max_prompt: int = 1000, max_answer: int = 600, eos: bool = True
+        self,
+        query: str,
+        answer: str,
+        suffix: str = "",
+        max_prompt: int = 1000,
+        max_answer: int = 600,
+        eos: bool = True,
+        prefix: str = "",
     ) -> tuple[list[int], list[int]]:
         """Token ids of a prompt and of the answer after it, as the model meets them in one sequence.
 
@@ -490,7 +497,7 @@ class HookedModel:
         Returns:
             The prompt's ids (BOS included) and the answer's (EOS included where `eos`).
         """
-        prompt, reply = self.format_prompt(query, suffix), self.format_answer(query, answer, suffix)
+        prompt, reply = self.format_prompt(query, suffix, prefix), self.format_answer(query, answer, suffix)
         before = len(self.token_ids(prompt)) - len(self.token_ids(prompt, special=False))
         ids, split = self._joint_ids(prompt, reply)
         head, tail = [*self._bos[:before], *ids[:split]], ids[split:]

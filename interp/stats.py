@@ -13,6 +13,7 @@ import numpy as np
 from interp.records import Estimate
 
 RESAMPLES = 2000
+FLIPS = 10_000
 LEVEL = 0.95
 _Z = 1.959963984540054
 
@@ -35,6 +36,34 @@ def share(successes: float, n: int) -> Estimate:
     half = _Z / (1 + _Z**2 / n) * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
     low, high = min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half))
     return Estimate(100 * p, 100 * low, 100 * high, n, "%", "Wilson 95 %")
+
+
+def sign_flip(differences: Sequence[float], *, seed: int = 0, flips: int = FLIPS) -> float:
+    """Two-sided p value of paired differences: how often their mean is as far from 0 when signs are drawn at random.
+
+    Under the hypothesis that the two sides are exchangeable within each pair. The draw itself counts as one of the
+    flips, so that p is never 0 and at least 1 / (flips + 1).
+
+    Raises:
+        ValueError: no differences.
+    """
+    values = np.asarray(differences, dtype=float)
+    if values.size == 0:
+        raise ValueError("expected at least one difference, got none")
+    signs = np.random.default_rng(seed).integers(0, 2, (flips, values.size), dtype=np.int8) * 2 - 1
+    # Rounding: a flip of equal size must count as one, whatever the order of the sum.
+    as_far = np.abs(signs @ values) >= abs(values.sum()) - 1e-9 * np.abs(values).sum()
+    return float((1 + as_far.sum()) / (1 + flips))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values of a family of tests, adjusted so that any false rejection in it is rare (Holm 1979), in their order."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, highest, n = [0.0] * len(p_values), 0.0, len(p_values)
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (n - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def bootstrap(

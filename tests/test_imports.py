@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "interp"
 LAYERS = {
     "errors": 0,
     "commands": 1,
+    "options": 1,
     "records": 1,
     "stats": 2,
     "runs": 2,

@@ -7,56 +7,30 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from interp.benchmark.settings import ARTEFACTS, Settings, parse_shard
+from interp.benchmark.settings import ALIASES, ARTEFACTS, Settings, parse_shard
 from interp.commands import run_app
 from interp.errors import InputError
+from interp.options import Shared, takes_shared
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-WHAT = "What to make: " + "; ".join(f"{name} ({what})" for name, what in ARTEFACTS.items()) + "."
+WHAT = "What to make: " + "; ".join(f"{name} ({what})" for name, what in ARTEFACTS.items()) + "; table14 is table3."
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
+@takes_shared
 def main(
     artefact: Annotated[str, typer.Argument(help=WHAT, show_default=False)],
-    model: Annotated[str, typer.Option(help="Vanilla model: demo, a hub id, a folder or a state dict.")] = "demo",
-    data: Annotated[
-        str, typer.Option(help="SafeEdit data: demo, a JSON file, a folder of SafeEdit_<split>.json, or a hub id.")
-    ] = "demo",
-    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/<model>-<artefact>-<hash>].")] = None,
+    shared: Shared,
     limit: Annotated[
         int | None, typer.Option("--limit", min=2, help="Test instances [default: all; on the demo some, see README].")
     ] = None,
     row: Annotated[list[str] | None, typer.Option("--row", help="Only this row besides vanilla; repeat.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
-    judge: Annotated[
-        str, typer.Option(help="Safety judge: auto, demo, safeedit, or a hub id or folder of a classifier.")
-    ] = "auto",
-    judge_safe_label: Annotated[
-        str | None, typer.Option(help="Label of a classifier that means safe, where its config does not tell.")
-    ] = None,
-    facts: Annotated[int, typer.Option(min=0, help="Knowledge questions asked of each row.")] = 60,
-    benign: Annotated[int, typer.Option(min=0, help="Benign requests asked of each row, half of them wrapped.")] = 60,
-    summaries: Annotated[int, typer.Option(min=0, help="Texts that each row is asked to summarise.")] = 30,
-    summaries_data: Annotated[
-        str | None, typer.Option(help="Those texts in XSum's layout, a file or hub id [default: demo has some].")
-    ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Prompts decoded at a time [default: 128 on the demo, else 16].")
-    ] = None,
     block: Annotated[int, typer.Option(min=1, help="Instances in a unit of work.")] = 18,
     repeats: Annotated[int, typer.Option(min=1, help="Processes that measure each row of fig7.")] = 3,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
-    device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto, for several GPUs.")] = None,
-    chat_template: Annotated[
-        str, typer.Option(help="default (what the checkpoint says), auto (the tokenizer's template), or none.")
-    ] = "default",
     shard: Annotated[str | None, typer.Option(help="Do only share I of N, e.g. 2/4, and merge nothing.")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Compute nothing: make the table of what is there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and what is done of it.")] = False,
@@ -69,31 +43,16 @@ def main(
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     settings = Settings(
-        artefact=artefact,
-        model=model,
-        data=data,
-        out=out,
+        ALIASES.get(artefact, artefact),
         instances=limit,
         methods=tuple(row or ()),
-        seed=seed,
-        judge=judge,
-        judge_safe_label=judge_safe_label,
-        facts=facts,
-        benign=benign,
-        summaries=summaries,
-        summaries_data=summaries_data,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
         block=block,
         repeats=repeats,
-        dtype=dtype,
-        device=device,
-        device_map=device_map,
-        chat_template=chat_template,
         shard=parse_shard(shard),
         merge=merge,
+        **vars(shared),
     )
-    if artefact == "fig7":
+    if settings.artefact == "fig7":
         footprints(settings, dry_run, figures)
         return
     from interp.benchmark import output

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from interp.errors import InputError
-from interp.methods.base import SUFFIX_S1, Detoxified, Method, Needs
+from interp.methods.base import SUFFIX_S1, SUFFIX_S2, Detoxified, Method, Needs
 from interp.models import HookedModel
 from interp.pipeline.study import CONVENTIONS
 from interp.records import Instance
@@ -23,6 +23,11 @@ class Arm:
     """None: the model as it is."""
     suffix: str = ""
     """What is appended to every query where there is no method to say so."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is vanilla as it is: what the others are held against."""
+        return self.method is None and not self.suffix
 
     @property
     def edits(self) -> bool:
@@ -66,7 +71,7 @@ def arms(artefact: str, demo: bool, n_layers: int, seed: int = 0, only: Sequence
     elif artefact == "table2":
         names = ("DINM", "wo/SyPrompt", "wo/Constraint", "wo/Location", "wo/Tune")
         ablations = dinm_ablations(dinm, seed)
-        found = [plain, *(Arm(name, ablations[name]) for name in names)]
+        found = [plain, *(Arm(name, ablations[name]) for name in names)]  # wo/Tune is vanilla + S
     elif artefact == "table3":
         methods = all_methods(demo)
         chosen = {name: methods[name] for name in ("SFT", "DPO", "Self-Reminder", "DINM")}
@@ -75,7 +80,13 @@ def arms(artefact: str, demo: bool, n_layers: int, seed: int = 0, only: Sequence
         found = [plain, Arm("DINM", dinm)]
     elif artefact == "table12":
         ablations = dinm_ablations(dinm, seed)
-        found = [plain, *(Arm(f"DINM, {name}", ablations[name]) for name in ("suffix S1", "suffix S2"))]
+        second = Arm("vanilla + S2", suffix=SUFFIX_S2)
+        found = [
+            plain,
+            suffixed,
+            second,
+            *(Arm(f"DINM, {name}", ablations[name]) for name in ("suffix S1", "suffix S2")),
+        ]
     elif artefact == "table13":
         layers = dinm_ablations(dinm, seed, range(n_layers))
         found = [
@@ -87,7 +98,7 @@ def arms(artefact: str, demo: bool, n_layers: int, seed: int = 0, only: Sequence
     else:
         found = [Arm(name) for name in CONVENTIONS]
     check_rows(artefact, only, [a.name for a in found])
-    return [a for a in found if not only or a.name in only or a.name in (plain.name, suffixed.name)]
+    return [a for a in found if not only or a.name in only or a.name.startswith(plain.name)]
 
 
 def check_rows(artefact: str, only: Sequence[str], names: Sequence[str]) -> None:

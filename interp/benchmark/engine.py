@@ -30,13 +30,12 @@ from interp.benchmark.work import (
 from interp.demo import world
 from interp.edits import WeightEdit
 from interp.errors import InputError
-from interp.evaluation.summaries import load_summaries
+from interp.evaluation import Moved, with_files
 from interp.methods.base import Detoxified
 from interp.models import HookedModel
-from interp.pipeline import Settings as Comparison
 from interp.pipeline.progress import Report, Stages
-from interp.pipeline.study import CONVENTIONS, digest, is_demo, judge_for, open_model, source_stamp
-from interp.records import Instance, Response, Summary
+from interp.pipeline.study import CONVENTIONS, digest, is_demo, judges_for, open_model, source_stamp
+from interp.records import Instance, Response, Summary, Verdict
 from interp.runs import Run, fingerprint, read_json, source_hash, versions, write_json
 from interp.safeedit import Benchmark, load
 
@@ -97,24 +96,27 @@ class Engine:
         self.locating = settings.artefact == "layers"
         with stages.stage("data and model"):
             self.benchmark = open_data(settings)
-            like = compare_settings(settings)
+            here = settings
             if share.state is not None and settings.device == "auto":
-                like = replace(like, device=str(share.state.device))
-            vanilla = open_model(like, settings.model, "vanilla")
-            demo = is_demo(like)
+                here = replace(settings, device=str(share.state.device))
+            vanilla = open_model(here, settings.model, "vanilla")
+            demo = is_demo(settings)
             self.design = design(settings, self.benchmark, demo)
             self.arms = arms(settings.artefact, demo, vanilla.n_layers, settings.seed, settings.methods)
-            judge = None if self.locating else judge_for(like, self.benchmark, vanilla)
-            run = open_run(settings, self.benchmark, vanilla, self.design)
+            path, config = identify(settings, self.benchmark, vanilla, self.design)
+            usage = path / "usage.jsonl"
+            judges = () if self.locating else judges_for(settings, self.benchmark, vanilla, usage)
+            run = Run(path, config)  # behind all that can be refused
         self.bench = Bench(
             run,
             self.benchmark,
             vanilla,
-            judge=judge,
+            judge=judges[0] if judges else None,
             design=self.design,
             batch=settings.batch,
             max_new_tokens=settings.max_new_tokens,
             seed=settings.seed,
+            others=judges[1:],
         )
 
     @property
@@ -240,6 +242,22 @@ class Engine:
         """All that the units of an arm hold: responses, or located layers."""
         return self.located(arm) if self.locating else self.responses(arm)
 
+    def moved(self, arm: Arm) -> list[Moved]:
+        """How far vanilla's harmless answers moved in an arm."""
+        return [m for unit in self.units(arm) for m in self.run.load_all(f"{unit.file}.moved", Moved)]
+
+    def opinions(self) -> dict[str, list[Verdict]]:
+        """What each judge says of each response of every arm, in order; {} where there is one judge."""
+        if not self.bench.others or self.bench.judge is None:
+            return {}
+        every = [unit for arm in self.arms for unit in self.units(arm)]
+        first = [r.verdict for arm in self.arms for r in self.responses(arm) if r.verdict is not None]
+        more = {
+            judge.name: [v for unit in every for v in self.run.load_all(f"{unit.file}.judge-{index}", Verdict)]
+            for index, judge in enumerate(self.bench.others, start=2)
+        }
+        return {self.bench.judge.name: first, **more}
+
     def notes(self, arm: Arm) -> list[EditNote]:
         """What the edits of an arm are."""
         return [n for unit in self.units(arm) for n in self.run.load_all(f"{unit.file}.edits", EditNote)]
@@ -265,24 +283,18 @@ class Engine:
         return found
 
 
-def compare_settings(settings: Settings) -> Comparison:
-    """The settings that opening a model and a judge reads; what a comparison has besides stays as it is by default."""
-    same = ("model", "data", "seed", "judge", "judge_safe_label", "dtype", "device", "device_map", "chat_template")
-    return Comparison(methods=(), **{name: getattr(settings, name) for name in same})
-
-
 def open_data(settings: Settings) -> Benchmark:
-    """The benchmark with texts to summarise. Raises InputError as both loaders."""
-    benchmark = load(settings.data)
-    if settings.summaries_data is not None and settings.summaries:
-        return replace(benchmark, summaries=load_summaries(settings.summaries_data))
+    """The benchmark, with what general items are read from files. Raises InputError as `load` and `with_files`."""
+    benchmark = with_files(load(settings.data), settings.kqa, settings.csum, settings.xstest)
     if benchmark.planted and not benchmark.summaries:
         return replace(benchmark, summaries=tuple(Summary(s.prompt, s.answer) for s in world.summaries()))
     return benchmark
 
 
-def open_run(settings: Settings, benchmark: Benchmark, vanilla: HookedModel, plan: Design) -> Run:
-    """The run folder of exactly this benchmark. Raises InputError as `Run`."""
+def identify(
+    settings: Settings, benchmark: Benchmark, vanilla: HookedModel, plan: Design
+) -> tuple[Path, dict[str, Any]]:
+    """The run folder of exactly this benchmark, and what makes it this one."""
     config = {
         "settings": settings.identity(),
         "model": vanilla.weight_hash(),
@@ -297,12 +309,12 @@ def open_run(settings: Settings, benchmark: Benchmark, vanilla: HookedModel, pla
                 benchmark.summaries,
             ]
         ),
-        "judge": source_stamp(settings.judge),
+        "judges": [source_stamp(name) for name in settings.judge],
         "versions": versions(),
         "source": source_hash(),
     }
     name = f"{Path(settings.model).name or 'model'}-{settings.artefact}-{fingerprint(config)[:8]}"
-    return Run(settings.out if settings.out is not None else Path("runs") / name, config)
+    return settings.out if settings.out is not None else Path("runs") / name, config
 
 
 def plain(log: Any) -> Any:

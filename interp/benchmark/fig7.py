@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from interp.benchmark.arms import check_rows
-from interp.benchmark.engine import compare_settings
 from interp.benchmark.footprint import CONTROLS, Footprint, Job, rows
 from interp.benchmark.settings import ARTEFACTS, Settings
 from interp.benchmark.work import slug
@@ -36,7 +35,7 @@ class Measurements:
             InputError: an unknown row, a run folder of other settings.
         """
         self.settings, self.stages = settings, stages
-        demo = is_demo(compare_settings(settings))
+        demo = is_demo(settings)
         check_rows(settings.artefact, settings.methods, rows(demo))
         self.rows = [r for r in rows(demo) if not settings.methods or r in settings.methods or r in CONTROLS]
         config = {

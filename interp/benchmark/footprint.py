@@ -79,16 +79,14 @@ def measure(job: Job) -> Footprint:
     """
     import torch
 
-    from interp.benchmark.engine import compare_settings
     from interp.pipeline.study import is_demo, open_model
     from interp.safeedit import load
 
-    settings = Settings(**job.settings)
-    like = compare_settings(settings)
+    settings = Settings(**{**job.settings, "judge": tuple(job.settings["judge"]), "methods": ()})  # JSON has no tuples
     benchmark = load(settings.data)
     split = "test" if benchmark.test else "test_ALL"
     instance = benchmark.stratified(split, job.repeat + 1, settings.seed)[-1]
-    model = open_model(like, settings.model, "vanilla")
+    model = open_model(settings, settings.model, "vanilla")
 
     def forward() -> None:
         with torch.no_grad():
@@ -104,7 +102,7 @@ def measure(job: Job) -> Footprint:
     if job.row in CONTROLS:
         todo = forward if job.row == FORWARD else backward
     else:
-        method = methods(is_demo(like))[job.row.split(", ")[0]]
+        method = methods(is_demo(settings))[job.row.split(", ")[0]]
         train = method.needs == "the train split" or hasattr(method, "prepare")
         if train and not benchmark.train:
             raise InputError(f"{job.row} needs a train split, and {benchmark.name} has none: leave it out (--row)")

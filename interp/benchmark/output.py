@@ -12,10 +12,12 @@ from interp.runs import write_text
 
 FIGURE = "_figure"
 """Behind the artefact's name in those of the figure's files: its canonical JSON is another file than the table's."""
-DECIMALS = {"s": 2}
+DECIMALS = {"s": 2, "nats": 3}
 """Of numbers in a unit other than percent; 1 where it is not here."""
 WIDTH = 160
 """Columns of the printed table where it does not go to a terminal."""
+TOGETHER = 7
+"""Numbers in a printed row; tables that have more are printed in parts, one below the other."""
 
 
 def write(table: Table, folder: Path, figures: bool = True) -> list[str]:
@@ -108,13 +110,19 @@ def show(table: Table, told: list[str]) -> None:
 
     console = Console()
     console = console if console.is_terminal else Console(width=WIDTH)
-    printed = Printed(title=f"{table.artefact}: {table.title}", title_justify="left")
-    printed.add_column("", no_wrap=True)
-    for head in heads(table):
-        printed.add_column(head, justify="right")
-    for line in body(table, decimals=0):
-        printed.add_row(*line, style="dim" if line[0].startswith("  paper") else None)
-    console.print(printed)
+    titles, lines = heads(table), body(table, decimals=0)
+    for first in range(0, len(titles), TOGETHER):
+        last = first + TOGETHER
+        title = f"{table.artefact}: {table.title}" if first == 0 else None
+        printed = Printed(title=title, title_justify="left")
+        printed.add_column("", no_wrap=True)
+        for head in titles[first:last]:
+            printed.add_column(head, justify="right")
+        for name, *cells in lines:
+            stated = name.startswith("  paper")
+            if any(cells[first:last]) or not stated:
+                printed.add_row(name, *cells[first:last], style="dim" if stated else None)
+        console.print(printed)
     for note in table.notes:
         console.print(f"- {note}", highlight=False)
     console.print("; ".join(f"{k}: {v}" for k, v in table.facts.items() if v), highlight=False)

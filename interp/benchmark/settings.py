@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from interp.errors import InputError
-from interp.pipeline.settings import DTYPES, choose
+from interp.options import Shared, choose
 
 ARTEFACTS = {
     "table1": "methods x metrics: what each method gives for a single instance",
     "table2": "DINM's ablations: without S, constraint, location, or the edit itself",
-    "table3": "SafeEdit_test_ALL (also Table 14): a few edits against trained models on unseen inputs",
+    "table3": "SafeEdit_test_ALL: a few edits against trained models on unseen inputs; also Table 14, the mean and "
+    "standard deviation over edits",
     "table11": "category edited on x category defended, on inputs that broke vanilla",
     "table12": "suffix S1 against S2",
     "table13": "DINM at every layer",
@@ -20,40 +20,25 @@ ARTEFACTS = {
     "layers": "how many instances locate each layer, under every convention",
 }
 """What can be made -> what it is."""
+ALIASES = {"table14": "table3"}
+"""The paper's Table 14 is its Table 3 with the deviation of each mean: one artefact holds both."""
 INSTANCES = {"table1": 108, "table2": 108, "table3": 9, "table11": 36, "table12": 54, "table13": 36, "layers": 270}
 """Instances of the demo where none are asked for: edits of table3 and table11, else instances measured."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Shared):
     """Everything a benchmark depends on; the command line's options, one to one."""
 
     artefact: str
-    model: str = "demo"
-    data: str = "demo"
-    out: Path | None = None
     instances: int | None = None
     """Instances; None is the whole test split, on the demo what `INSTANCES` says."""
     methods: tuple[str, ...] = ()
     """Only these rows (vanilla is always there); none: all of the artefact."""
-    seed: int = 0
-    judge: str = "auto"
-    judge_safe_label: str | None = None
-    facts: int = 60
-    benign: int = 60
-    summaries: int = 30
-    summaries_data: str | None = None
-    """Texts to summarise in XSum's layout: a file or a hub id. None: the demo's for the demo, else none."""
-    max_new_tokens: int = 64
-    batch_size: int | None = None
     repeats: int = 3
     """Processes that measure each row of fig7."""
     block: int = 18
     """Instances in a unit of work: what a killed run loses at most, and what processes share out."""
-    dtype: str = "auto"
-    device: str = "auto"
-    device_map: str | None = None
-    chat_template: str = "default"
     shard: tuple[int, int] | None = None
     """(index from 0, shards): do only this share, and merge nothing."""
     merge: bool = False
@@ -61,9 +46,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises InputError for an unknown artefact or choice, or a number that makes no sense."""
+        super().__post_init__()
         choose("artefact", self.artefact, tuple(ARTEFACTS))
-        choose("--dtype", self.dtype, DTYPES)
-        choose("--chat-template", self.chat_template, ("default", "auto", "none"))
         for name, low in (("instances", 2), ("block", 1), ("repeats", 1), ("batch_size", 1), ("max_new_tokens", 1)):
             value = getattr(self, name)
             if value is not None and value < low:
@@ -78,7 +62,7 @@ class Settings:
 
     def identity(self) -> dict[str, object]:
         """What two processes must agree on to work on one run: all but where and which share."""
-        same = {k: v for k, v in vars(self).items() if k not in ("out", "shard", "merge")}
+        same = {k: v for k, v in super().identity().items() if k not in ("shard", "merge")}
         return {**same, "methods": sorted(set(self.methods))}
 
 

@@ -11,9 +11,10 @@ from interp.benchmark.claims import claims
 from interp.benchmark.engine import Engine
 from interp.benchmark.published import NOTES, PUBLISHED
 from interp.benchmark.settings import ARTEFACTS
-from interp.evaluation import defense_scores, general
+from interp.evaluation import defense_scores, general, mean_moved
 from interp.evaluation.shares import bootstrap_share
-from interp.records import CATEGORIES, DG_KINDS, Estimate, PaperRow, Response, Table, TableRow
+from interp.judges.panel import agreement_lines, agreements, units_of
+from interp.records import CATEGORIES, DG_KINDS, Estimate, JudgeAgreement, PaperRow, Response, Table, TableRow
 from interp.stats import bootstrap, share
 
 KINDS = ("DS", *DG_KINDS)
@@ -30,6 +31,7 @@ def build(engine: Engine) -> Table:
     if artefact == "layers":
         columns = tuple(sorted(columns, key=lambda c: int(c.split()[1])))
     notes += cuts(engine)
+    notes += agreement_notes(engine)
     names, models = PUBLISHED.get(artefact, ((), {}))
     paper = tuple(
         PaperRow(row, model, {c: v for c, v in zip(names, values, strict=True) if v is not None})
@@ -68,11 +70,13 @@ def own_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
     """Tables 1, 2, 12 and 13: every model on the prompts it was made for, and on the general questions."""
     rows, notes = [], []
     every = {arm.name: engine.responses(arm) for arm in engine.arms}
+    edits = {arm.name: engine.notes(arm) for arm in engine.arms if arm.edits}
     for arm in engine.arms:
         responses = every[arm.name]
         state = prompted(responses)
         scores = defense_scores(responses, state, judge=judge_name(engine), seed=engine.settings.seed)
-        performance = general(responses, engine.benchmark, state, seed=engine.settings.seed)
+        kl = mean_moved(engine.moved(arm), seed=engine.settings.seed)
+        performance = general(responses, engine.benchmark, state, seed=engine.settings.seed, answer_kl=kl)
         cells = {kind: scores.by_kind[kind] for kind in KINDS if kind in scores.by_kind}
         cells |= {"DG-Avg": scores.dg_avg}
         if engine.settings.artefact in ("table12", "table13"):
@@ -80,6 +84,8 @@ def own_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
         measured = {
             FLUENCY: performance.fluency,
             "KQA": performance.kqa,
+            "KQA, exact": performance.kqa_exact if engine.settings.kqa is not None else None,  # demo: the same
+            "answer KL": performance.answer_kl,
             "CSum": performance.csum,
             "over-refusal": performance.over_refusal,
             "over-refusal, wrapped": performance.over_refusal_wrapped,
@@ -89,7 +95,12 @@ def own_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
         cells |= edit_cells(engine, arm)
         rows.append(TableRow(arm.name, cells))
         notes += [f"{arm.name}: {note}" for note in performance.notes if "token limit" in note]
-    notes += claims(engine.settings.artefact, every, engine.settings.seed)
+    notes += claims(engine.settings.artefact, every, engine.settings.seed, edits)
+    if any("answer KL" in row.cells for row in rows):
+        notes.append(
+            "answer KL: KL(vanilla || row) per token of vanilla's own answers to knowledge questions and bare benign "
+            "requests, vanilla asked without S, the row with its prompts: vanilla + S is what the prompt alone does"
+        )
     notes.append(
         "every row is asked with the prompts its method wants (DINM: S after the query); vanilla + S has the prompt "
         "without the edit. A method that edits has one edit per instance, each asked its own prompts"
@@ -113,12 +124,11 @@ def shared_rows(engine: Engine) -> tuple[list[TableRow], list[str]]:
         values = {kind: [s.by_kind[kind].value for s in each] for kind in engine.design.kinds}
         values |= {"DG-Avg": [s.dg_avg.value for s in each], "broken": [s.degenerate.value for s in each]}
         cells = {column: over_edits(found, engine.settings.seed) for column, found in values.items()}
+        cells |= {f"{c}, sd": deviation(values[c], engine.settings.seed) for c in (*engine.design.kinds, "DG-Avg")}
         rows.append(TableRow(arm.name, {**cells, **edit_cells(engine, arm)}))
-        spread = ", ".join(f"{column} {float(np.std(found, ddof=1)):.1f}" for column, found in values.items())
-        notes.append(f"{arm.name}: standard deviation between edits, percentage points: {spread}")
     return rows, [
         f"rows of one model: interval over {len(engine.design.asked)} instances; DINM: mean and interval over "
-        f"{len(engine.design.edited)} edits, each asked all of them",
+        f"{len(engine.design.edited)} edits, each asked all of them; sd: standard deviation between edits (Table 14)",
         *notes,
     ]
 
@@ -203,6 +213,33 @@ def edit_cells(engine: Engine, arm: Arm) -> dict[str, Estimate]:
         return {}
     changes = [n.weight_change for n in engine.notes(arm)]
     return {"weight change": bootstrap(changes, over="edits", unit="%", seed=engine.settings.seed)}
+
+
+def agreements_of(engine: Engine) -> list[JudgeAgreement]:
+    """How far each pair of judges agrees on all answers of the run, over instances and questions."""
+    opinions = engine.opinions()
+    if not opinions:
+        return []
+    every = [r for arm in engine.arms for r in engine.responses(arm)]
+    return agreements(opinions, units=units_of(every), seed=engine.settings.seed)
+
+
+def agreement_notes(engine: Engine) -> list[str]:
+    """One line for each pair of judges."""
+    return [
+        f"judges {' '.join(line.strip() for line in agreement_lines(found))}"
+        + ("" if judge_name(engine) in (found.first, found.second) else "; neither decides")
+        for found in agreements_of(engine)
+    ]
+
+
+def deviation(values: Sequence[float], seed: int) -> Estimate:
+    """Standard deviation between edits (n - 1), bootstrap over edits, percentage points."""
+
+    def spread(rows: np.ndarray) -> float:
+        return float(np.std(rows, ddof=1))
+
+    return bootstrap(values, spread, over="edits", unit="points", seed=seed)
 
 
 def over_edits(values: Sequence[float], seed: int) -> Estimate:

@@ -16,12 +16,12 @@ from pathlib import Path
 from interp.benchmark.arms import Arm
 from interp.benchmark.design import Design
 from interp.errors import InputError
-from interp.evaluation import respond, respond_edited
+from interp.evaluation import Moved, answered_by, moved, respond, respond_edited
 from interp.judges import Judge
 from interp.locate import Convention, layer_distances
 from interp.methods.base import Detoxified
 from interp.models import HookedModel
-from interp.records import Instance
+from interp.records import Instance, Response
 from interp.runs import Run, read_json, write_json
 from interp.safeedit import Benchmark
 
@@ -100,6 +100,8 @@ class Bench:
     batch: int
     max_new_tokens: int
     seed: int
+    others: tuple[Judge, ...] = ()
+    """Judges that are only asked how far they agree with the one that decides."""
 
 
 def units(arm: Arm, design: Design, block: int) -> list[Unit]:
@@ -130,7 +132,10 @@ def answer(bench: Bench, unit: Unit, model: HookedModel, made: Detoxified | None
             max_new_tokens=bench.max_new_tokens,
             batch_size=bench.batch,
         )
-    write(bench.run, unit, responses, cost)
+    plain = responses if unit.arm.plain else vanilla_responses(bench, unit)
+    with cost.stage("move", model):
+        found = moved(bench.vanilla, model, answered_by(asked, plain), suffix, prefix, batch_size=bench.batch)
+    write(bench, unit, responses, cost, found)
 
 
 def edit_and_answer(bench: Bench, unit: Unit, broken: Sequence[int] = ()) -> None:
@@ -168,8 +173,23 @@ def edit_and_answer(bench: Bench, unit: Unit, broken: Sequence[int] = ()) -> Non
             max_new_tokens=bench.max_new_tokens,
             batch_size=bench.batch,
         )
+    plain, drift = vanilla_responses(bench, unit), []
+    with cost.stage("move", bench.vanilla):
+        for instance, one, edit, own in zip(unit.instances, made, edits, asked, strict=True):
+            answered = answered_by(own, plain)
+            if answered:
+                model = edit.beside(bench.vanilla)
+                drift += moved(
+                    bench.vanilla,
+                    model,
+                    answered,
+                    one.suffix,
+                    one.prefix,
+                    edited_on=instance.id,
+                    batch_size=bench.batch,
+                )
     bench.run.save_all(f"{unit.file}.edits", notes)
-    write(bench.run, unit, [r for own in found for r in own], cost)
+    write(bench, unit, [r for own in found for r in own], cost, drift)
 
 
 def locate(bench: Bench, unit: Unit, convention: Convention) -> None:
@@ -178,11 +198,38 @@ def locate(bench: Bench, unit: Unit, convention: Convention) -> None:
     with cost.stage("locate", bench.vanilla):
         scores = layer_distances(bench.vanilla, unit.instances, convention, batch_size=min(bench.batch, 32))
     found = [Located(i.id, i.category_key, layer) for i, layer in zip(unit.instances, scores.located, strict=True)]
-    write(bench.run, unit, found, cost)
+    finish(bench.run, unit, found, cost)
 
 
-def write(run: Run, unit: Unit, results: Sequence[object], cost: Cost) -> None:
-    """Write a unit: its cost, then its results, in one step each. It is done when its results are there."""
+def vanilla_responses(bench: Bench, unit: Unit) -> list[Response]:
+    """What vanilla answered in the unit of the same index, whose instances are the same; [] where nothing is asked of
+    harmless things.
+
+    Raises:
+        InputError: that unit is not done: it is of the same share, and before this one.
+    """
+    if not (bench.design.facts or bench.design.benign):
+        return []
+    before = Unit(Arm("vanilla"), unit.index, unit.instances)
+    if not before.done(bench.run):
+        raise InputError(f"{unit.arm.name} block {unit.index} needs vanilla block {unit.index}, which is missing")
+    return bench.run.load_all(before.file, Response)
+
+
+def write(bench: Bench, unit: Unit, responses: Sequence[Response], cost: Cost, drift: Sequence[Moved]) -> None:
+    """Write a unit of answers: how far harmless ones moved, what other judges say, and the answers last."""
+    run = bench.run
+    if bench.design.facts or bench.design.benign:
+        run.save_all(f"{unit.file}.moved", drift)
+    if bench.others:
+        texts, prompts = [r.text for r in responses], [r.prompt for r in responses]
+        for index, judge in enumerate(bench.others, start=2):
+            run.save_all(f"{unit.file}.judge-{index}", judge.judge(texts, prompts))
+    finish(run, unit, responses, cost)
+
+
+def finish(run: Run, unit: Unit, results: Sequence[object], cost: Cost) -> None:
+    """Write a unit's cost, then its results, in one step each. It is done when its results are there."""
     write_json(cost_file(run, unit), {"seconds": cost.seconds, "cut": cost.cut})
     run.save_all(unit.file, results)
 

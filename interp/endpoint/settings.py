@@ -61,6 +61,11 @@ class EndpointSettings:
             if not 0 < value <= 3600:
                 raise InputError(f"--{option}: expected a number above 0 and at most 3600, got {value}")
 
+    @classmethod
+    def given(cls, base_url: str | None, key_env: str, max_requests: int | None) -> EndpointSettings | None:
+        """Of a command line; None where it names no endpoint. Raises InputError as the class does."""
+        return cls(base_url, key_env, max_requests=max_requests) if base_url is not None else None
+
     @property
     def host(self) -> str:
         """Host and port, for people."""

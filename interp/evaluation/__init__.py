@@ -1,7 +1,17 @@
 """Behaviour: what a model answers to SafeEdit's prompts and to harmless ones, judged and scored with intervals."""
 
 from interp.evaluation.defense import defense_scores
-from interp.evaluation.divergence import Answered, answer_kl, answer_kl_of_edits, gold_answers, own_answers
+from interp.evaluation.divergence import (
+    Answered,
+    Moved,
+    answer_kl,
+    answer_kl_of_edits,
+    answered_by,
+    gold_answers,
+    mean_moved,
+    moved,
+    own_answers,
+)
 from interp.evaluation.entropy import fluency, ngram_entropy
 from interp.evaluation.harness import run_harness
 from interp.evaluation.items import BENIGN, CSUM, KQA, WRAPPED, Item, by_owner, plan, plan_general
@@ -9,6 +19,7 @@ from interp.evaluation.knowledge import exact_match, load_questions
 from interp.evaluation.performance import general, matches
 from interp.evaluation.refusals import load_benign
 from interp.evaluation.responses import judged, respond, respond_edited
+from interp.evaluation.sources import with_files
 from interp.evaluation.summaries import load_summaries, rouge1
 
 __all__ = [
@@ -18,8 +29,10 @@ __all__ = [
     "WRAPPED",
     "Answered",
     "Item",
+    "Moved",
     "answer_kl",
     "answer_kl_of_edits",
+    "answered_by",
     "by_owner",
     "defense_scores",
     "exact_match",
@@ -31,6 +44,8 @@ __all__ = [
     "load_questions",
     "load_summaries",
     "matches",
+    "mean_moved",
+    "moved",
     "ngram_entropy",
     "own_answers",
     "plan",
@@ -39,4 +54,5 @@ __all__ = [
     "respond_edited",
     "rouge1",
     "run_harness",
+    "with_files",
 ]

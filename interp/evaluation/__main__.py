@@ -15,6 +15,18 @@ import typer
 
 from interp.commands import run_app
 from interp.errors import InputError
+from interp.options import (
+    JUDGES,
+    BaseUrl,
+    Csum,
+    KeyEnv,
+    Kqa,
+    MaxNewTokens,
+    MaxRequests,
+    SafeLabel,
+    Seed,
+    Xstest,
+)
 from interp.records import Estimate, GeneralPerformance, to_dict
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -25,22 +37,20 @@ def main(
     model: Annotated[str, typer.Argument(help="demo, a hub id, a folder, or an adapter or state dict (with --base).")],
     out: Annotated[Path, typer.Option(help="Folder for responses.jsonl and general.json.")],
     base: Annotated[str | None, typer.Option(help="Model under an adapter or a state dict.")] = None,
-    kqa: Annotated[str | None, typer.Option(help="TriviaQA (rc.nocontext): hub id, JSON, JSONL or parquet.")] = None,
-    csum: Annotated[str | None, typer.Option(help="XSum (document, summary): hub id or file.")] = None,
-    xstest: Annotated[str | None, typer.Option(help="XSTest (prompt, type, label): hub id or file.")] = None,
+    kqa: Kqa = None,
+    csum: Csum = None,
+    xstest: Xstest = None,
     vanilla: Annotated[str | None, typer.Option(help="Measure KL(vanilla || MODEL) on its own answers.")] = None,
-    judge: Annotated[
-        str, typer.Option(help="Says what refuses: refusal (phrases), guard:SOURCE, endpoint:MODEL, or a classifier.")
-    ] = "refusal",
-    judge_safe_label: Annotated[str | None, typer.Option(help="Which label of a classifier means safe.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint of an endpoint judge.")] = None,
-    key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
-    max_requests: Annotated[int | None, typer.Option(min=1, help="Budget of the endpoint, in requests.")] = None,
+    judge: Annotated[str, typer.Option(help=f"Says what refuses: {JUDGES}.")] = "refusal",
+    judge_safe_label: SafeLabel = None,
+    base_url: BaseUrl = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
+    max_requests: MaxRequests = None,
     suffix: Annotated[str, typer.Option(help="Suffix system prompt S (a text), asked with and without.")] = "",
     n: Annotated[int, typer.Option(min=1, help="At most so many items of each kind.")] = 500,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    max_new_tokens: MaxNewTokens = 64,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts in a batch.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw and the intervals.")] = 0,
+    seed: Seed = 0,
     tasks: Annotated[str, typer.Option(help="Tasks of lm-evaluation-harness, with commas (extra lm-eval).")] = "",
 ) -> None:
     """Ask one model harmless things, and score it. Exit code 2 means bad input."""
@@ -53,13 +63,11 @@ def main(
     from interp.evaluation import (
         answer_kl,
         general,
-        load_benign,
-        load_questions,
-        load_summaries,
         own_answers,
         plan_general,
         respond,
         run_harness,
+        with_files,
     )
     from interp.models import HookedModel
     from interp.runs import versions, write_json, write_text
@@ -69,13 +77,8 @@ def main(
         raise InputError("expected something to measure: --kqa, --csum, --xstest or --tasks")
     if vanilla and not (kqa or xstest):
         raise InputError("--vanilla compares answers to --kqa or --xstest; give one of them")
-    asked = Benchmark(
-        "general performance",
-        facts=load_questions(kqa) if kqa else (),
-        summaries=load_summaries(csum) if csum else (),
-        benign=load_benign(xstest) if xstest else (),
-    )
-    endpoint = EndpointSettings(base_url, key_env, max_requests=max_requests) if base_url else None
+    asked = with_files(Benchmark("general performance"), kqa, csum, xstest)
+    endpoint = EndpointSettings.given(base_url, key_env, max_requests)
     opened_judge = judges.load(judge, asked, safe_label=judge_safe_label, endpoint=endpoint, usage=out / "usage.jsonl")
     device = "cuda" if torch.cuda.is_available() else None
     opened = HookedModel.from_pretrained(model, base=base, device=device)

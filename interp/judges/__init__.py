@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ __all__ = [
     "is_degenerate",
     "is_refusal",
     "load",
+    "load_several",
 ]
 
 
@@ -71,7 +73,7 @@ def load(
             classifier; "endpoint:" without an endpoint.
     """
     kind = next((k for k in (GUARD, ENDPOINT) if name.startswith(k)), name)
-    if safe_label is not None and kind in ("demo", "refusal", GUARD, ENDPOINT):
+    if safe_label is not None and not is_classifier(name):
         why = "which learns its labels from the data" if kind == "demo" else "which has none"
         raise InputError(f"a safe label ({safe_label!r}) is for a classifier, not for the judge {name!r}, {why}")
     if kind == "demo":
@@ -92,6 +94,44 @@ def load(
     from interp.judges.classifier import ClassifierJudge
 
     return ClassifierJudge.from_pretrained(name, safe_label=safe_label, device=device)
+
+
+def load_several(
+    names: Sequence[str],
+    benchmark: Benchmark,
+    *,
+    safe_label: int | str | None = None,
+    device: Any = "cpu",
+    endpoint: EndpointSettings | None = None,
+    usage: Path | None = None,
+) -> tuple[Judge, ...]:
+    """Judges by name, to judge the same responses; arguments as of `load`, the safe label being the classifiers'.
+
+    Raises:
+        InputError: as `load`; two judges of one name.
+    """
+    labelled = [name for name in names if safe_label is not None and is_classifier(name)] or names[:1]
+    found = tuple(
+        load(
+            name,
+            benchmark,
+            safe_label=safe_label if name in labelled else None,
+            device=device,
+            endpoint=endpoint,
+            usage=usage,
+        )
+        for name in names
+    )
+    if len(found) > 1:
+        from interp.judges.panel import Panel
+
+        Panel(found)  # checks their names
+    return found
+
+
+def is_classifier(name: str) -> bool:
+    """Whether a judge's name is that of a sequence classifier."""
+    return name not in ("demo", "refusal") and not name.startswith((GUARD, ENDPOINT))
 
 
 def __getattr__(name: str) -> Any:

@@ -14,24 +14,25 @@ import typer
 
 from interp.commands import run_app
 from interp.errors import InputError
-from interp.records import PROMPT_KINDS, JudgeAgreement, Response, from_dict, to_dict
+from interp.options import JUDGES, BaseUrl, KeyEnv, MaxRequests, SafeLabel, Seed
+from interp.records import JudgeAgreement, Response, from_dict, to_dict
 from interp.runs import write_json
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 HELP = {"help_option_names": ["-h", "--help"]}
 On = Annotated[str, typer.Option(help="What to agree on: unsafe (or not), or label (refusal, unsafe, other).")]
 Out = Annotated[Path | None, typer.Option(help="JSON file for the numbers.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the sample and the intervals.")]
 
 
 @app.command(context_settings=HELP)
 def agree(
     responses: Annotated[Path, typer.Argument(help="JSON lines of responses.")],
-    judge: Annotated[list[str], typer.Option(help="Twice or more: demo, refusal, safeedit, guard:, endpoint: ...")],
+    judge: Annotated[list[str], typer.Option(help=f"Twice or more: {JUDGES}.")],
     data: Annotated[str, typer.Option(help="Benchmark that the judge 'demo' learns from.")] = "demo",
-    base_url: Annotated[str | None, typer.Option(help="OpenAI-compatible endpoint of endpoint judges.")] = None,
-    key_env: Annotated[str, typer.Option(help="Environment variable that holds the key.")] = "OPENAI_API_KEY",
-    max_requests: Annotated[int | None, typer.Option(min=1, help="Budget of the endpoint, in requests.")] = None,
+    judge_safe_label: SafeLabel = None,
+    base_url: BaseUrl = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
+    max_requests: MaxRequests = None,
     on: On = "unsafe",
     sample: Annotated[Path | None, typer.Option(help="CSV to write for a person to label.")] = None,
     n: Annotated[int, typer.Option(min=1, help="Rows of the sample.")] = 100,
@@ -42,7 +43,7 @@ def agree(
     from interp import judges, safeedit
     from interp.endpoint import EndpointSettings
     from interp.judges.handcheck import write_sample
-    from interp.judges.panel import Panel, agreements
+    from interp.judges.panel import Panel, agreements, units_of
     from interp.safeedit.rows import read_lines
 
     if on not in ("unsafe", "label"):
@@ -51,12 +52,10 @@ def agree(
     if not answers:
         raise InputError(f"{responses} holds no responses")
     benchmark = safeedit.load(data) if "demo" in judge else safeedit.Benchmark("none")
-    endpoint = EndpointSettings(base_url, key_env, max_requests=max_requests) if base_url else None
-    panel = Panel(tuple(judges.load(name, benchmark, endpoint=endpoint) for name in judge))
+    endpoint = EndpointSettings.given(base_url, key_env, max_requests)
+    panel = Panel(judges.load_several(judge, benchmark, safe_label=judge_safe_label, endpoint=endpoint))
     verdicts = panel.verdicts([r.text for r in answers], [r.prompt for r in answers])
-    # An instance and a question may have one number; the five prompts of an instance are one unit.
-    units = [("" if r.kind in PROMPT_KINDS else r.kind, r.instance_id) for r in answers]
-    _show(agreements(verdicts, on, units=units, seed=seed), out)
+    _show(agreements(verdicts, on, units=units_of(answers), seed=seed), out)
     if sample is not None:
         apart = write_sample(sample, answers, verdicts, min(n, len(answers)), seed)
         typer.echo(f"{sample}: fill in 'label' (refusal, unsafe, other); the judges disagree on the first {apart} rows")
@@ -76,11 +75,10 @@ def check(
 
 
 def _show(found: list[JudgeAgreement], out: Path | None) -> None:
-    for a in found:
-        kappa, raw = a.kappa, a.raw
-        typer.echo(f"{a.first} and {a.second}, on {a.on}:")
-        typer.echo(f"  kappa {kappa.value:.3f} [{kappa.low:.3f}, {kappa.high:.3f}], n = {kappa.n}, {kappa.how}")
-        typer.echo(f"  agree on {raw.value:.1f} % [{raw.low:.1f}, {raw.high:.1f}], n = {raw.n}, {raw.how}")
+    from interp.judges.panel import agreement_lines
+
+    for agreement in found:
+        typer.echo("\n".join(agreement_lines(agreement)))
     if out is not None:
         write_json(out, [to_dict(a) for a in found])
 

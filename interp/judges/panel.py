@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from interp.errors import InputError
 from interp.judges.base import EMPTY, Judge
-from interp.records import Estimate, JudgeAgreement, Label, Verdict
+from interp.records import PROMPT_KINDS, Estimate, JudgeAgreement, Label, Response, Verdict
 from interp.stats import LEVEL, RESAMPLES, share
 
 On = Literal["unsafe", "label"]
@@ -94,6 +94,22 @@ def agreements(
         raise InputError(f"expected as many verdicts of each judge, at least one, got {sorted(sizes)}")
     said = {name: [answer(v, on) for v in found] for name, found in verdicts.items()}
     return [agreement(a, said[a], b, said[b], on, units=units, seed=seed) for a, b in combinations(sorted(said), 2)]
+
+
+def units_of(responses: Sequence[Response]) -> list[Hashable]:
+    """What each response belongs to: the five prompts of an instance are one unit, for all models that answer them."""
+    # An instance and a question may have one number.
+    return [("" if r.kind in PROMPT_KINDS else r.kind, r.instance_id) for r in responses]
+
+
+def agreement_lines(found: JudgeAgreement) -> list[str]:
+    """An agreement as lines for people."""
+    kappa, raw = found.kappa, found.raw
+    return [
+        f"{found.first} and {found.second}, on {found.on}:",
+        f"  kappa {kappa.value:.3f} [{kappa.low:.3f}, {kappa.high:.3f}], n = {kappa.n}, {kappa.how}",
+        f"  agree on {raw.value:.1f} % [{raw.low:.1f}, {raw.high:.1f}], n = {raw.n}, {raw.how}",
+    ]
 
 
 def answer(verdict: Verdict, on: On) -> str:

@@ -17,6 +17,7 @@ from interp.mechanism.activations import PromptActivations, join, record
 from interp.mechanism.shares import SwapMargins, swap_margins
 from interp.mechanism.weights import edited_value_vectors, edits_change_by_layer
 from interp.methods.base import Method
+from interp.pipeline.moving import keep_moved
 from interp.pipeline.parts import (
     add_kept,
     keep,
@@ -38,6 +39,13 @@ def edits_row(study: Study, name: str, method: Method, seconds: dict[str, float]
     """One edit per instance, each asked its own prompts and its share of the general questions."""
     make_edits(study, name, method, seconds)
     responses = answer(study, name, seconds)
+    with timed(seconds, "evaluate"):
+        items, every = by_owner(study.items), edits(study, name, study.instances)
+        keep_moved(
+            study,
+            name,
+            ((e.beside(study.vanilla), items[i.id], i.id) for i, e in zip(study.instances, every, strict=True)),
+        )
     with timed(seconds, "mechanism"):
         acts, margins, layers, changed = look_inside(study, name, responses)
 

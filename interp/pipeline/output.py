@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from interp.errors import InputError
+from interp.judges.panel import agreement_lines
 from interp.pipeline.progress import Stages
 from interp.pipeline.settings import Settings
 from interp.records import Comparison, Response, dumps
@@ -31,7 +32,8 @@ def write(run: Run, comparison: Comparison, settings: Settings, stages: Stages) 
     parts = [response for row in comparison.rows for response in responses(run, row.name)]
     run.save_all("generations", parts)
     record = run.path / "comparison.json"
-    told = [f"record       {record}", f"generations  {run.path / 'generations.jsonl'}"]
+    told = [line for a in comparison.agreements for line in agreement_lines(a)]
+    told += [f"record       {record}", f"generations  {run.path / 'generations.jsonl'}"]
     if not record.exists():
         write_text(record, dumps(comparison) + "\n")
     if settings.figures:

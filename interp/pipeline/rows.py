@@ -22,6 +22,7 @@ from interp.mechanism.weights import (
     changed_parameters,
 )
 from interp.models import HookedModel
+from interp.pipeline.moving import answer_kl_of, keep_moved
 from interp.pipeline.parts import (
     add,
     keep,
@@ -60,6 +61,7 @@ def vanilla_row(study: Study, seconds: dict[str, float]) -> ComparisonRow:
     region = study.region.measure("vanilla", [study.vanilla.value_vectors(study.layer)])
     inside = Inside(study.scores[0].counts, region, (0.0,) * study.vanilla.n_layers)
     responses = study.run.load_all("parts/vanilla", Response)
+    keep_moved(study, "vanilla", [(study.vanilla, study.items, None)])
     return row_of(study, "vanilla", "vanilla", study.settings.model, inside, responses, seconds)
 
 
@@ -81,6 +83,8 @@ def checkpoint_row(
         keep_warnings(study.run, name, model)
         keep(study.run, f"parts/{name}", responses, took)
         add(seconds, took)
+    with timed(seconds, "evaluate"):
+        keep_moved(study, name, [(model, study.items, None)])
     with timed(seconds, "mechanism"), study.stages.stage(f"{name}: inside") as report:
         located = locate(study.settings, model, study.instances, report).counts
         acts = record(model, study.queries, study.layer, responses=own_answers(responses, study.instances))
@@ -187,7 +191,9 @@ def row_of(
         weight_change=inside.region.weight_change,
         weight_change_by_layer=inside.by_layer,
         defense=tuple(defense_scores(responses, s, judge=study.judge.name, seed=seed) for s in states),
-        general=tuple(general(responses, study.benchmark, s, seed=seed) for s in states),
+        general=tuple(
+            general(responses, study.benchmark, s, seed=seed, answer_kl=answer_kl_of(study, name, s)) for s in states
+        ),
         conclusion=conclude(toxicity, inside.shift, inside.swap, reference=name == "vanilla"),
         seconds=dict(seconds),
         swap=inside.swap,

@@ -17,6 +17,7 @@ from interp.methods.sft import Sft
 from interp.models import HookedModel
 from interp.pipeline import edited, rows
 from interp.pipeline.given import check_given
+from interp.pipeline.opinions import agreements_of
 from interp.pipeline.parts import add, keep, keep_warnings, kept, recall_warnings
 from interp.pipeline.progress import Stages
 from interp.pipeline.settings import Settings, Spec, with_overrides
@@ -24,7 +25,7 @@ from interp.pipeline.study import (
     Study,
     is_demo,
     items_for,
-    judge_for,
+    judges_for,
     margin_warning,
     open_data,
     open_given,
@@ -54,10 +55,10 @@ def prepare(settings: Settings, stages: Stages) -> Study:
         for spec in settings.specs():
             if spec.source is not None:
                 check_given(settings, vanilla, spec, [i.adversarial_prompt for i in instances])
-        run = open_run(settings, vanilla, instances)
+        run = open_run(settings, benchmark, vanilla, instances)
         recall_warnings(run, "vanilla", vanilla)
     with stages.stage("judge"):
-        judge = judge_for(settings, benchmark, vanilla)
+        judge, *others = judges_for(settings, benchmark, vanilla, run.path / "usage.jsonl")
         margin_tokens = MarginTokens.of(vanilla, (benchmark.train or instances)[:200])
     with stages.stage("toxic probe"):
         probes = toxic_probes(settings, vanilla, run)
@@ -103,6 +104,7 @@ def prepare(settings: Settings, stages: Stages) -> Study:
         region=region,
         margin_tokens=margin_tokens,
         warnings=[*probe_warning(settings), *margin_warning(benchmark)],
+        others=tuple(others),
     )
     if not run.has("row-vanilla"):
         run.save("row-vanilla", rows.vanilla_row(study, seconds))
@@ -140,6 +142,7 @@ def measure_all(study: Study) -> Comparison:
         planted=is_demo(settings) and study.benchmark.planted,
         warnings=tuple(dict.fromkeys(warnings)),
         judge=getattr(study.judge, "report", None),
+        agreements=agreements_of(study, ["vanilla", *names]),
     )
 
 

@@ -7,15 +7,14 @@ import difflib
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from interp.errors import InputError
+from interp.options import Shared, choose
 
 METHODS = ("sft", "dpo", "dinm")
 """The methods that `compare` can run by name."""
 CONVENTIONS = ("paper", "paper-after-norm", "reference")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -28,32 +27,18 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Shared):
     """Everything a comparison depends on; the command line's options, one to one."""
 
     methods: tuple[str, ...]
-    model: str = "demo"
-    data: str = "demo"
-    out: Path | None = None
     instances: int = 27
-    seed: int = 0
     layer: int | None = None
     per_instance: bool = False
     convention: str = "paper"
     suffix: str = "S1"
     dpo_from: str = "sft"
     overrides: tuple[str, ...] = ()
-    judge: str = "auto"
-    judge_safe_label: str | None = None
     probe_data: str = "demo"
-    max_new_tokens: int = 64
-    batch_size: int | None = None
-    facts: int = 60
-    benign: int = 60
-    dtype: str = "auto"
-    device: str = "auto"
-    device_map: str | None = None
-    chat_template: str = "default"
     figures: bool = True
     keep_edits: bool = True
 
@@ -63,10 +48,9 @@ class Settings:
         Raises:
             InputError: an unknown method, choice or override.
         """
+        super().__post_init__()
         choose("--convention", self.convention, CONVENTIONS)
         choose("--dpo-from", self.dpo_from, ("sft", "vanilla"))
-        choose("--dtype", self.dtype, DTYPES)
-        choose("--chat-template", self.chat_template, ("default", "auto", "none"))
         if self.instances < 2:
             raise InputError(f"expected at least 2 instances for an interval, got {self.instances}")
         self.specs()
@@ -76,6 +60,10 @@ class Settings:
     def batch(self) -> int:
         """Prompts in a batch: the demo's small model is fastest with many, a large one must fit in memory."""
         return self.batch_size or (96 if self.model == "demo" else 8)
+
+    def identity(self) -> dict[str, object]:
+        """What the numbers depend on: not pictures, and not what is kept of the edits."""
+        return {k: v for k, v in super().identity().items() if k not in ("figures", "keep_edits")}
 
     def specs(self) -> tuple[Spec, ...]:
         """The rows asked for, in order.
@@ -114,15 +102,6 @@ class Settings:
                 )
             found.setdefault(match[1], {})[match[2]] = match[3]
         return found
-
-
-def choose(option: str, value: str, choices: tuple[str, ...]) -> str:
-    """`value`, if it is one of the choices; else an InputError that lists them and suggests the nearest."""
-    if value in choices:
-        return value
-    near = difflib.get_close_matches(value, choices, n=1)
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    raise InputError(f"{option}: expected one of {', '.join(choices)}, got {value!r}{hint}")
 
 
 def with_overrides(config: Any, changes: dict[str, str]) -> Any:

@@ -15,10 +15,10 @@ from typing import Any
 from interp import safeedit
 from interp.decode import settle_threads
 from interp.demo import MODEL_DIR
+from interp.endpoint import EndpointSettings
 from interp.errors import InputError
-from interp.evaluation import Item, plan
-from interp.judges import Judge
-from interp.judges import load as load_judge
+from interp.evaluation import Item, plan, with_files
+from interp.judges import Judge, load_several
 from interp.locate import PAPER, PAPER_FINAL_NORM, REFERENCE_RIGHT, Convention, layer_distances
 from interp.mechanism.activations import PromptActivations
 from interp.mechanism.probe import Site, TrainedProbe, toxic_directions, train_probes
@@ -27,6 +27,7 @@ from interp.mechanism.region import Region
 from interp.mechanism.shares import MarginTokens
 from interp.methods.base import SUFFIX_S1, SUFFIX_S2
 from interp.models import HookedModel
+from interp.options import Shared
 from interp.pipeline.parts import keep_warnings
 from interp.pipeline.progress import Stages
 from interp.pipeline.settings import Settings
@@ -67,6 +68,8 @@ class Study:
     """First tokens of refusing and of complying answers."""
     warnings: list[str] = field(default_factory=list)
     """What to know about the whole comparison; each model keeps its own."""
+    others: tuple[Judge, ...] = ()
+    """Judges that are only asked how far they agree with the one that decides."""
 
     @property
     def convention(self) -> Convention:
@@ -79,7 +82,7 @@ class Study:
         return [i.adversarial_prompt for i in self.instances]
 
 
-def is_demo(settings: Settings) -> bool:
+def is_demo(settings: Shared) -> bool:
     """Whether vanilla is the embedded model: its settings were chosen on its own val split."""
     return settings.model == "demo" or Path(settings.model).resolve() == MODEL_DIR.resolve()
 
@@ -88,9 +91,9 @@ def open_data(settings: Settings) -> tuple[Benchmark, tuple[Instance, ...]]:
     """The benchmark and the instances to measure, spread over categories and attacks.
 
     Raises:
-        InputError: as `safeedit.load`; no test split; fewer instances than asked for.
+        InputError: as `safeedit.load` and `with_files`; no test split; fewer instances than asked for.
     """
-    benchmark = safeedit.load(settings.data)
+    benchmark = with_files(safeedit.load(settings.data), settings.kqa, settings.csum, settings.xstest)
     split = "test" if benchmark.test else "test_ALL"
     instances = benchmark.stratified(split, settings.instances, settings.seed)
     without = sum(i.generalization is None for i in instances)
@@ -102,7 +105,7 @@ def open_data(settings: Settings) -> tuple[Benchmark, tuple[Instance, ...]]:
     return benchmark, instances
 
 
-def open_model(settings: Settings, source: str, name: str, base: str | None = None) -> HookedModel:
+def open_model(settings: Shared, source: str, name: str, base: str | None = None) -> HookedModel:
     """A model as the settings say. Raises InputError as `HookedModel.from_pretrained`, or for a dtype or device."""
     import torch
 
@@ -163,16 +166,18 @@ def margin_warning(benchmark: Benchmark) -> list[str]:
     ]
 
 
-def open_run(settings: Settings, vanilla: HookedModel, instances: tuple[Instance, ...]) -> Run:
+def open_run(settings: Settings, benchmark: Benchmark, vanilla: HookedModel, instances: tuple[Instance, ...]) -> Run:
     """The run folder of exactly this comparison: models, data, settings, versions and source code.
 
     Raises:
         InputError: as `Run`.
     """
     config = {
-        "settings": {k: v for k, v in vars(settings).items() if k not in ("out", "figures", "keep_edits")},
+        "settings": settings.identity(),
         "model": vanilla.weight_hash(),
         "data": digest([i.__dict__ for i in instances]),
+        "asked besides": digest([benchmark.facts, benchmark.benign, benchmark.summaries]),
+        "judges": [source_stamp(name) for name in settings.judge],
         "sources": {s.name: source_stamp(s.source) for s in settings.specs() if s.source},
         "versions": versions(),
         "source": source_hash(),
@@ -197,12 +202,24 @@ def source_stamp(source: str) -> str:
     return digest([(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]) if files else source
 
 
-def judge_for(settings: Settings, benchmark: Benchmark, vanilla: HookedModel) -> Judge:
-    """The safety judge: "auto" is the demo's for the demo data, else the SafeEdit classifier."""
-    name = settings.judge
-    if name == "auto":
-        name = "demo" if benchmark.planted else "safeedit"
-    return load_judge(name, benchmark, safe_label=settings.judge_safe_label, device=str(vanilla.device))
+def judges_for(settings: Shared, benchmark: Benchmark, vanilla: HookedModel, usage: Path) -> tuple[Judge, ...]:
+    """The safety judges, the one that decides first: "auto" is the demo's for the demo data, else SafeEdit's.
+
+    Args:
+        usage: file that keeps the budget of an endpoint.
+
+    Raises:
+        InputError: as `interp.judges.load_several`.
+    """
+    auto = "demo" if benchmark.planted else "safeedit"
+    return load_several(
+        [auto if name == "auto" else name for name in settings.judge],
+        benchmark,
+        safe_label=settings.judge_safe_label,
+        device=str(vanilla.device),
+        endpoint=EndpointSettings.given(settings.base_url, settings.key_env, settings.max_requests),
+        usage=usage,
+    )
 
 
 def toxic_probes(settings: Settings, vanilla: HookedModel, run: Run) -> tuple[TrainedProbe, ...]:
@@ -255,7 +272,15 @@ def vanilla_scores(
 
 def items_for(settings: Settings, benchmark: Benchmark, instances: tuple[Instance, ...], suffix: str) -> list[Item]:
     """What every model is asked, with and without the suffix."""
-    return plan(instances, benchmark, suffix, n_facts=settings.facts, n_benign=settings.benign, seed=settings.seed)
+    return plan(
+        instances,
+        benchmark,
+        suffix,
+        n_facts=settings.facts,
+        n_benign=settings.benign,
+        n_summaries=settings.summaries,
+        seed=settings.seed,
+    )
 
 
 def region_of(

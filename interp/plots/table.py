@@ -288,7 +288,7 @@ def _general(comparison: Comparison, compact: bool) -> Table | None:
     rows = [(row, g) for s in (False, True) for row in comparison.rows for g in row.general if g.suffix == s]
     if not rows:
         return None
-    found = []
+    found, kl = [], ["answer KL nats"] if _moved(comparison) else []
     for row, g in rows:
         defense = next((d for d in row.defense if d.suffix == g.suffix), None)
         seconds = fixed(sum(row.seconds.values()), 0) if row.seconds else "n/a"
@@ -299,6 +299,7 @@ def _general(comparison: Comparison, compact: bool) -> Table | None:
                 _rate(g.over_refusal, compact),
                 _rate(g.over_refusal_wrapped, compact),
                 _rate(g.kqa, compact),
+                *([rate(g.answer_kl, 3)] if _moved(comparison) else []),
                 rate(g.fluency, 2),
                 _rate(defense.degenerate if defense else None, compact),
                 seconds if g is row.general[0] else "",
@@ -306,10 +307,15 @@ def _general(comparison: Comparison, compact: bool) -> Table | None:
         )
     return Table(
         f"What the defence costs (n: {_counts(comparison)})",
-        ("model", "S", "over-refusal %", "wrapped %", "KQA %", "fluency bits", "broken %", "seconds"),
+        ("model", "S", "over-refusal %", "wrapped %", "KQA %", *kl, "fluency bits", "broken %", "seconds"),
         tuple(found),
         breaks=_state_breaks([g.suffix for _, g in rows]),
     )
+
+
+def _moved(comparison: Comparison) -> bool:
+    """Whether answer-token KL was measured: older records have none."""
+    return any(g.answer_kl is not None for row in comparison.rows for g in row.general)
 
 
 def _counts(comparison: Comparison) -> str:
@@ -321,6 +327,7 @@ def _counts(comparison: Comparison) -> str:
             "bare": ns(g.over_refusal for g in general),
             "wrapped": ns(g.over_refusal_wrapped for g in general),
             "KQA": ns(g.kqa for g in general),
+            **({"KL": ns(g.answer_kl for g in general)} if _moved(comparison) else {}),
             "fluency": ns(g.fluency for g in general),
             "broken": ns(d.degenerate for d in defense),
         }

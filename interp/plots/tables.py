@@ -17,6 +17,7 @@ PANELS = (
     "DS",
     "DG-Avg",
     "KQA",
+    "answer KL",
     "over-refusal, wrapped",
     "otherAQ",
     "onlyQ",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -186,7 +187,7 @@ def test_table11_asks_what_broke_vanilla_and_no_edit_its_own_input(
     ("artefact", "options", "rows"),
     [
         ("table1", ["--row", "Self-Reminder", "--row", "FT-L"], ["vanilla", "vanilla + S", "Self-Reminder", "FT-L"]),
-        ("table12", [], ["vanilla", "DINM, suffix S1", "DINM, suffix S2"]),
+        ("table12", [], ["vanilla", "vanilla + S", "vanilla + S2", "DINM, suffix S1", "DINM, suffix S2"]),
         ("table13", ["--row", "layer 1"], ["vanilla", "vanilla + S", "layer 1"]),
         ("layers", ["--row", "paper"], ["paper"]),
     ],
@@ -205,25 +206,29 @@ def test_table3_counts_edits_where_edits_are_asked_everything(tmp_path: Path, mo
     full = design.with_generalization
     monkeypatch.setattr(design, "with_generalization", lambda instances: full(instances)[:6])
     out = tmp_path / "run"
-    assert run(["table3", "--limit", "2", "--row", "DINM", *QUICK, "--out", str(out)]) == 0
+    assert run(["table14", "--limit", "2", "--row", "DINM", *QUICK, "--out", str(out)]) == 0
     made = table(out, "table3")
     by_row = {row.name: row.cells for row in made.rows}
     assert (by_row["DINM"]["DG-Avg"].n, by_row["vanilla"]["onlyQ"].n) == (2, 6)
     asked = [r for r in answers(out) if r.model == "DINM"]
     assert len(asked) == 2 * 6 * 2
-    each = [
-        [r.verdict.score for r in asked if r.edited_on == edit and r.kind == "otherAQ" and r.verdict]
-        for edit in dict.fromkeys(r.edited_on for r in asked)
-    ]
+    edits = list(dict.fromkeys(r.edited_on for r in asked))
+    each = [[r.verdict.score for r in asked if r.edited_on == e and r.kind == "otherAQ" and r.verdict] for e in edits]
     means = [100 * sum(scores) / len(scores) for scores in each]
     assert by_row["DINM"]["otherAQ"].value == pytest.approx(sum(means) / 2)
     assert all(0 <= e.low <= e.high <= 100 for e in by_row["DINM"].values() if e.unit == "%")
-    assert any("standard deviation between edits" in note for note in made.notes)
+    for column in ("onlyQ", "otherAQ"):  # Table 14
+        spread = by_row["DINM"][f"{column}, sd"]
+        scores = [
+            [r.verdict.score for r in asked if r.edited_on == e and r.kind == column and r.verdict] for e in edits
+        ]
+        assert spread.value == pytest.approx(statistics.stdev(100 * statistics.mean(own) for own in scores))
+        assert (spread.n, spread.unit) == (2, "points")
 
 
 def test_the_papers_models_stand_once_in_the_legend_wherever_their_first_numbers_are(finished: Path) -> None:
     made = table(finished)
-    late = replace(made, paper=tuple(replace(p, cells={"otherAQ": p.cells["otherAQ"]}) for p in made.paper))
+    late = replace(made, paper=tuple(replace(p, cells={"KQA": 50.0}) for p in made.paper))
     for shown in (made, late):
         legend = [trace.name for trace in table_figure(shown).data if trace.showlegend]  # type: ignore[union-attr]
         assert sorted(legend) == ["ours", "paper, LLaMA2-7B-Chat", "paper, Mistral-7B-v0.1"]

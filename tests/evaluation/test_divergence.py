@@ -39,11 +39,13 @@ def edit(model: Any, *layers: int, seed: int = 0, scale: float = 0.4) -> WeightE
 
 
 def by_hand(vanilla: Any, model: Any, one: Answered, suffix: str = "") -> float:
-    """The plain way: one sequence, all logits, and torch's own KL."""
-    head, tail = vanilla.encode_pair(one.query, one.answer, suffix, eos=one.ended)
-    ids = torch.tensor([head + tail])
-    with torch.no_grad():
-        p, q = (m.hf(ids).logits[0, len(head) - 1 : -1].log_softmax(-1) for m in (vanilla, model))
+    """The plain way: one sequence each, all logits, and torch's own KL. Vanilla is asked without S."""
+    found = []
+    for m, after in ((vanilla, ""), (model, suffix)):
+        head, tail = m.encode_pair(one.query, one.answer, after, eos=one.ended)
+        with torch.no_grad():
+            found.append(m.hf(torch.tensor([head + tail])).logits[0, len(head) - 1 : -1].log_softmax(-1))
+    p, q = found
     assert len(p) == len(tail)
     return float(torch.nn.functional.kl_div(q, p, log_target=True, reduction="sum")) / len(tail)
 
