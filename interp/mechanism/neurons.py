@@ -126,11 +126,11 @@ def _cosines(vectors: Tensor, directions: Tensor) -> Float[np.ndarray, "directio
     return torch.einsum("rkd,rd->rk", wide, torch.nn.functional.normalize(directions.double(), dim=-1)).numpy()
 
 
-def between(values: np.ndarray, unit: str) -> Estimate:
-    """Mean and central 95 % of what the random directions give."""
+def between(values: np.ndarray, unit: str, of: str = "random directions") -> Estimate:
+    """Mean and central 95 % of what the random directions (or other draws of a control) give."""
     low, high = np.quantile(values, [0.025, 0.975])
     mean = float(np.mean(values))
-    how = f"central 95 % of {len(values)} random directions"
+    how = f"central 95 % of {len(values)} {of}"
     return Estimate(mean, min(float(low), mean), max(float(high), mean), len(values), unit, how)
 
 
