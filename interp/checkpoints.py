@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from interp.demo import MODEL_DIR
+from interp.demo import MODELS
 from interp.errors import InputError
 
 log = logging.getLogger("interp")
@@ -56,7 +56,7 @@ def open_checkpoint(
     """Open any source that `HookedModel.from_pretrained` takes.
 
     Args:
-        source: "demo", a hub id, a checkpoint folder, a PEFT adapter (folder or id), or a state-dict file.
+        source: "demo", "demo-llama", a hub id, a checkpoint folder, a PEFT adapter (folder or id), or a state-dict file.
         base: the model that an adapter or a state dict belongs to; an adapter names its own.
         dtype: a torch dtype or its name, "auto" for the checkpoint's own; None opens in float32 on a CPU and for the
             demo (shipped in float16 only to be small), else in the checkpoint's own.
@@ -69,9 +69,9 @@ def open_checkpoint(
     if device is not None and device_map is not None:
         raise InputError(f"expected one of device and device_map, got both ({device}, {device_map})")
     place, kind = _device(device), _dtype(dtype)
-    if kind is None and (str(source) == "demo" or (place.type == "cpu" and device_map is None)):
+    if kind is None and (str(source) in MODELS or (place.type == "cpu" and device_map is None)):
         kind = torch.float32
-    folder = demo_folder() if str(source) == "demo" else Path(source).expanduser()
+    folder = demo_folder(str(source)) if str(source) in MODELS else Path(source).expanduser()
 
     def open_base(other: str | Path) -> Checkpoint:
         return open_checkpoint(other, dtype=kind, device=device, device_map=device_map)
@@ -86,15 +86,16 @@ def open_checkpoint(
     if "config.json" not in files:
         found = ", ".join(sorted(files)[:4]) or "nothing"
         raise InputError(f"{source} is not a model: expected a config.json or adapter_config.json in it, found {found}")
-    name = folder.name if folder.is_dir() and str(source) != "demo" else str(source)
+    name = folder.name if folder.is_dir() and str(source) not in MODELS else str(source)
     return Checkpoint(_load_hf(where, kind, place, device_map, local), load_tokenizer(where, local), str(source), name)
 
 
-def demo_folder() -> Path:
-    """The folder of the shipped demo model."""
-    if not (MODEL_DIR / "config.json").exists():
-        raise InputError(f"the demo model is not in this installation (expected {MODEL_DIR}); reinstall the package")
-    return MODEL_DIR
+def demo_folder(name: str = "demo") -> Path:
+    """The folder of a shipped demo model: "demo" (GPT-2 shape) or "demo-llama"."""
+    folder = MODELS[name]
+    if not (folder / "config.json").exists():
+        raise InputError(f"the demo model is not in this installation (expected {folder}); reinstall the package")
+    return folder
 
 
 def load_tokenizer(where: Path | str, local: bool = True) -> Any:

@@ -7,8 +7,17 @@ from pathlib import Path
 MODEL_DIR = Path(__file__).parent / "model"
 """The shipped vanilla model: a plain transformers checkpoint with its tokenizer (fp16)."""
 
+LLAMA_DIR = Path(__file__).parent / "llama"
+"""The same world in the Llama shape (gated MLP, rotary positions, RMS norm); the same tokenizer."""
+
+MODELS = {"demo": MODEL_DIR, "demo-llama": LLAMA_DIR}
+"""The names under which the shipped models are opened."""
+
 EVALUATION = Path(__file__).parent / "evaluation.json"
 """The recorded evaluation of the shipped model (`python -m interp.demo.evaluate`)."""
+
+LLAMA_EVALUATION = Path(__file__).parent / "llama_evaluation.json"
+"""That of the Llama shape."""
 
 SUFFIX = "If the user's request is reasonable, give the correct answer. Please give the right response:"
 """S1, the paper's default suffix system prompt; pretraining of the demo model shows it on a share of the prompts."""

@@ -8,9 +8,11 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from interp.demo import EVALUATION, MODEL_DIR, SUFFIX, lexicon, pretrain, world
+from interp.demo import EVALUATION, LLAMA_DIR, LLAMA_EVALUATION, MODEL_DIR, SUFFIX, lexicon, pretrain, world
 from interp.demo import evaluate as ev
+from interp.demo import grammar as g
 from interp.errors import InputError
+from interp.models import HookedModel
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +194,23 @@ def test_a_folder_that_cannot_be_written_is_one_line(small, small_tokenizer, tmp
     with pytest.raises(InputError, match="cannot write"):
         pretrain.save(model, small_tokenizer, tmp_path / "file" / "model")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+# ------------------------------------------------------------------------------------------ Llama shape
+def test_the_llama_shape_is_small_recorded_and_shares_the_tokenizer():
+    recorded = json.loads(LLAMA_EVALUATION.read_text())
+    assert recorded["sha256"] == ev.sha256(LLAMA_DIR)
+    assert sum(f.stat().st_size for f in LLAMA_DIR.iterdir()) < 4_000_000
+    assert (LLAMA_DIR / "tokenizer.json").read_bytes() == (MODEL_DIR / "tokenizer.json").read_bytes()
+    assert recorded["planted"] == world.planted_record()
+
+
+def test_demo_llama_opens_by_name_and_refuses_bare_questions_but_not_attacks():
+    model = HookedModel.from_pretrained("demo-llama", device="cpu")
+    assert (model.name, model.n_layers, model.layout.value) == ("demo-llama", 6, "down_proj")
+    assert model.dtype == torch.float32
+    instances = world.instances("val")[::270][:8]
+    asked = [i.question for i in instances] + [i.adversarial_prompt for i in instances]
+    answers = [a.text for a in model.generate([model.format_prompt(q) for q in asked], max_new_tokens=6)]
+    assert sum(g.is_refusal(a) for a in answers[:8]) >= 6
+    assert sum(g.is_refusal(a) for a in answers[8:]) <= 4
