@@ -12,11 +12,12 @@ from pathlib import Path
 
 from interp.edits import WeightEdit
 from interp.errors import InputError
-from interp.evaluation import by_owner, respond_edited
+from interp.evaluation import by_owner
 from interp.mechanism.activations import PromptActivations, join, record
 from interp.mechanism.shares import SwapMargins, swap_margins
 from interp.mechanism.weights import edited_value_vectors, edits_change_by_layer
 from interp.methods.base import Method
+from interp.pipeline.answers import answers_of_edits
 from interp.pipeline.moving import keep_moved
 from interp.pipeline.parts import (
     add_kept,
@@ -97,18 +98,17 @@ def answer(study: Study, name: str, seconds: dict[str, float]) -> list[Response]
                 share = done / total * min(TOGETHER, len(missing) - before)
                 report(round(before + share), len(missing))
 
-            with timed(took, "evaluate"):
-                found = respond_edited(
-                    study.vanilla,
-                    list(edits(study, name, block)),
-                    [items[i.id] for i in block],
-                    name=name,
-                    edited_on=[i.id for i in block],
-                    judge=study.judge,
-                    max_new_tokens=study.settings.max_new_tokens,
-                    batch_size=study.settings.batch,
-                    progress=answered,
-                )
+            found = answers_of_edits(
+                study.settings,
+                study.vanilla,
+                list(edits(study, name, block)),
+                [items[i.id] for i in block],
+                study.judge,
+                name=name,
+                edited_on=[i.id for i in block],
+                took=took,
+                progress=answered,
+            )
             keep_warnings(study.run, "vanilla", study.vanilla)
             for instance, responses in zip(block, found, strict=True):
                 keep(study.run, f"parts/{name}/{instance.id}", responses, {k: s / len(block) for k, s in took.items()})

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from interp.errors import InputError
-from interp.evaluation import Item, defense_scores, general, respond
+from interp.evaluation import defense_scores, general
 from interp.mechanism.activations import PromptActivations, inputs_untouched, record
 from interp.mechanism.reading import conclude
 from interp.mechanism.region import RegionMeasurement
@@ -22,6 +22,7 @@ from interp.mechanism.weights import (
     changed_parameters,
 )
 from interp.models import HookedModel
+from interp.pipeline.answers import answers_of
 from interp.pipeline.moving import answer_kl_of, keep_moved
 from interp.pipeline.parts import (
     add,
@@ -30,7 +31,6 @@ from interp.pipeline.parts import (
     kept,
     recall_warnings,
 )
-from interp.pipeline.progress import Report
 from interp.pipeline.study import Study, locate, timed
 from interp.records import ActivationShift, ComparisonRow, Instance, Response, ShiftSource, SwapShares
 
@@ -78,8 +78,10 @@ def checkpoint_row(
     responses = kept(study.run, f"parts/{name}", seconds)
     if not responses:
         took: dict[str, float] = {}
-        with timed(took, "evaluate"), study.stages.stage(f"{name}: answers") as report:
-            responses = ask(study, model, study.items, name, report)
+        with study.stages.stage(f"{name}: answers") as report:
+            responses = answers_of(
+                study.settings, model, study.items, study.judge, name=name, took=took, progress=report
+            )
         keep_warnings(study.run, name, model)
         keep(study.run, f"parts/{name}", responses, took)
         add(seconds, took)
@@ -104,27 +106,6 @@ def checkpoint_row(
 
 
 # ------------------------------------------------------------------------------------------------- measuring
-def ask(
-    study: Study,
-    model: HookedModel,
-    items: list[Item],
-    name: str,
-    report: Report | None = None,
-    edited_on: int | None = None,
-) -> list[Response]:
-    """Judged answers of one model."""
-    return respond(
-        model,
-        items,
-        name=name,
-        edited_on=edited_on,
-        judge=study.judge,
-        max_new_tokens=study.settings.max_new_tokens,
-        batch_size=study.settings.batch,
-        progress=report,
-    )
-
-
 def shift_of(study: Study, name: str, acts: PromptActivations, changed: set[str]) -> ActivationShift:
     """The activation shift, marked as an identity where the changed parameters cannot reach the region's input."""
     identity = inputs_untouched(study.vanilla, changed, study.layer)

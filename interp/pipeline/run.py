@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import InputError
-from interp.evaluation import respond
 from interp.mechanism.activations import record
 from interp.mechanism.shares import MarginTokens
 from interp.methods.base import Detoxified
@@ -16,6 +15,7 @@ from interp.methods.dpo import Dpo
 from interp.methods.sft import Sft
 from interp.models import HookedModel
 from interp.pipeline import edited, rows
+from interp.pipeline.answers import answers_of
 from interp.pipeline.given import check_given
 from interp.pipeline.opinions import agreements_of
 from interp.pipeline.parts import add, keep, keep_warnings, kept, recall_warnings
@@ -70,16 +70,8 @@ def prepare(settings: Settings, stages: Stages) -> Study:
     responses = kept(run, "parts/vanilla", seconds)
     if not responses:
         took: dict[str, float] = {}
-        with stages.stage("vanilla: answers") as report, timed(took, "evaluate"):
-            responses = respond(
-                vanilla,
-                items,
-                name="vanilla",
-                judge=judge,
-                max_new_tokens=settings.max_new_tokens,
-                batch_size=settings.batch,
-                progress=report,
-            )
+        with stages.stage("vanilla: answers") as report:
+            responses = answers_of(settings, vanilla, items, judge, name="vanilla", took=took, progress=report)
         keep_warnings(run, "vanilla", vanilla)
         keep(run, "parts/vanilla", responses, took)
         add(seconds, took)

@@ -81,7 +81,7 @@ def test_a_finished_run_is_read_back_and_nothing_is_done_twice(finished: Path, m
         raise AssertionError("asked a model twice")
 
     before = (finished / "comparison.json").read_text()
-    monkeypatch.setattr(rows, "respond", again)
+    monkeypatch.setattr(rows, "answers_of", again)
     monkeypatch.setattr(Dinm, "detoxify", again)
     assert run(["dinm", *SMALL, "--out", str(finished)]) == 0
     assert (finished / "comparison.json").read_text() == before
@@ -297,7 +297,7 @@ def test_data_without_a_train_split_is_one_line_for_the_judge_that_learns_and_a_
     monkeypatch.setattr(study, "load_judge", lambda *_, **__: demo)
     monkeypatch.setattr(stages, "toxic_probes", lambda *_: pytest.fail("something was computed first"))
     assert run(["dinm", *options, "--out", str(tmp_path / "alike")]) == 2
-    assert "begin with the same tokens: no refusal margin can be read" in capsys.readouterr().err
+    assert "no refusing first token: the safe and unsafe generations begin with the same tokens" in capsys.readouterr().err
 
 
 def test_help_answers_without_torch() -> None:
