@@ -56,7 +56,7 @@ def open_checkpoint(
     """Open any source that `HookedModel.from_pretrained` takes.
 
     Args:
-        source: "demo", "demo-llama", a hub id, a checkpoint folder, a PEFT adapter (folder or id), or a state-dict file.
+        source: "demo" or "demo-llama", a hub id, a checkpoint folder, a PEFT adapter (folder or id), a state-dict file.
         base: the model that an adapter or a state dict belongs to; an adapter names its own.
         dtype: a torch dtype or its name, "auto" for the checkpoint's own; None opens in float32 on a CPU and for the
             demo (shipped in float16 only to be small), else in the checkpoint's own.
