@@ -249,14 +249,14 @@ def test_the_safe_label_named_on_the_command_line_reaches_the_judge(
 ) -> None:
     given = {}
 
-    def load(name: str, *_: object, **options: Any) -> None:
-        given.update(options, name=name)
+    def load(names: list[str], *_: object, **options: Any) -> None:
+        given.update(options, names=names)
         raise InputError("seen")
 
-    monkeypatch.setattr(study, "load_judge", load)
+    monkeypatch.setattr(study, "load_several", load)
     options = ["--judge", "some/folder", "--judge-safe-label", "harmless", "--out", str(tmp_path / "run")]
     assert run(["dinm", *SMALL, *options]) == 2
-    assert (given["name"], given["safe_label"]) == ("some/folder", "harmless")
+    assert (given["names"], given["safe_label"]) == (["some/folder"], "harmless")
 
 
 def test_a_folder_of_another_run_is_refused(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,7 +294,7 @@ def test_data_without_a_train_split_is_one_line_for_the_judge_that_learns_and_a_
     alike = [replace(i, unsafe_generation=i.safe_generation) for i in few]
     safeedit.save(alike, file)
     demo = TextJudge.train(safeedit.load("demo"))
-    monkeypatch.setattr(study, "load_judge", lambda *_, **__: demo)
+    monkeypatch.setattr(study, "load_several", lambda *_, **__: (demo,))
     monkeypatch.setattr(stages, "toxic_probes", lambda *_: pytest.fail("something was computed first"))
     assert run(["dinm", *options, "--out", str(tmp_path / "alike")]) == 2
     assert "no refusing first token: the safe and unsafe generations begin with the same tokens" in capsys.readouterr().err
