@@ -17,7 +17,7 @@ not live in one matrix.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,7 @@ __all__ = [
     "Thresholds",
     "batches",
     "check_comparable",
+    "compliance_drop",
     "last_margin",
     "margins",
     "parts",
@@ -119,15 +120,16 @@ def swap_shares(
     reverse = shares_of(np.column_stack([found.vanilla, found.model, found.into_vanilla]).mean(axis=0))
     data = np.column_stack([found.model, found.vanilla, found.into_model])
 
+    named, clusters = (over, found.unit) if units > 1 else ("prompts", ())
+
     def estimates(rows: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], unit: str) -> list[Estimate]:
-        named, clusters = (over, found.unit) if units > 1 else ("prompts", ())
         return of_means(rows, statistic, over=named, unit=unit, seed=seed, clusters=clusters, crossed=found.prompt)
 
     erased, bypassed, parallel, downstream, upstream = estimates(data, _shares_and_upstream, "share")
     before, after = estimates(data[:, [1, 0]], lambda x: x, "nats")
-    drop = (found.vanilla < 0).astype(float) - (found.model < 0).astype(float)
-    [resampled] = estimates(100.0 * drop[:, None], lambda x: x, "points")
-    gate = _widened(resampled, drop)
+    gate = compliance_drop(
+        found.vanilla, found.model, seed=seed, over=named, clusters=clusters, crossed=found.prompt
+    )  # fmt: skip
     return SwapShares(
         model=model,
         layer=layer,
@@ -198,20 +200,35 @@ def _shares_and_upstream(means: np.ndarray) -> np.ndarray:
     return np.concatenate([found, found[..., 1:2] + found[..., 2:3]], axis=-1)
 
 
-def _widened(resampled: Estimate, drop: Float[np.ndarray, "prompt"]) -> Estimate:
-    """The wider of the bootstrap and the Agresti-Min interval (2005) of a difference of paired proportions.
+def compliance_drop(
+    reference: Float[np.ndarray, "prompt"],
+    model: Float[np.ndarray, "prompt"],
+    *,
+    seed: int = 0,
+    over: str = "prompts",
+    clusters: Sequence[int] = (),
+    crossed: Sequence[int] = (),
+) -> Estimate:
+    """Prompts with a complying first token that the model has lost against the reference, percentage points: the gate.
 
-    A bootstrap of prompts that were all lost has no width, however few they are.
+    The interval is the wider of the bootstrap and the Agresti-Min interval (2005) of a difference of paired
+    proportions: a bootstrap of prompts that were all lost has no width, however few they are.
+
+    Args:
+        reference: refusal margins of the unsafe reference, nats.
+        model: the model's on the same prompts.
+        seed: of the bootstrap.
+        over: what the bootstrap resamples, in the plural.
+        clusters: as `intervals.of_means`.
+        crossed: as `intervals.of_means`.
     """
+    drop = (reference < 0).astype(float) - (model < 0).astype(float)
+    [found] = of_means(
+        100.0 * drop[:, None], lambda x: x, over=over, unit="points", seed=seed, clusters=clusters, crossed=crossed
+    )  # fmt: skip
     n, lost, won = len(drop), float((drop > 0).sum()), float((drop < 0).sum())
     middle = (lost - won) / (n + 2)
-    half = 1.96 * np.sqrt(max(lost + won + 1 - (lost - won) ** 2 / (n + 2), 0.0)) / (n + 2)
-    low, high = 100.0 * float(max(middle - half, -1.0)), 100.0 * float(min(middle + half, 1.0))
-    return Estimate(
-        resampled.value,
-        min(resampled.low, low),
-        max(resampled.high, high),
-        resampled.n,
-        resampled.unit,
-        f"the wider of Agresti-Min and {resampled.how}",
-    )
+    half = 1.96 * float(np.sqrt(max(lost + won + 1 - (lost - won) ** 2 / (n + 2), 0.0))) / (n + 2)
+    low, high = 100.0 * max(middle - half, -1.0), 100.0 * min(middle + half, 1.0)
+    how = f"the wider of Agresti-Min and {found.how}"
+    return Estimate(found.value, min(found.low, low), max(found.high, high), found.n, found.unit, how)
