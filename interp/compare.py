@@ -46,6 +46,9 @@ def main(
     ] = "demo",
     figures: Annotated[bool, typer.Option(help="Draw figures and the HTML report.")] = True,
     keep_edits: Annotated[bool, typer.Option(help="Keep the weight edits in the run folder.")] = True,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Add the mechanism laboratory: every analysis, its figures and its limits.")
+    ] = False,
 ) -> None:
     """Compare detoxified models: was the toxicity erased from the toxic region, or bypassed?
 
@@ -66,6 +69,7 @@ def main(
         probe_data=probe_data,
         figures=figures,
         keep_edits=keep_edits,
+        deep=deep,
         **vars(shared),
     )
     compare(settings)

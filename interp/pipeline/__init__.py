@@ -13,13 +13,14 @@ __all__ = ["METHODS", "Settings", "Spec", "compare"]
 def compare(settings: Settings) -> Path:
     """Run a comparison, or finish one that was killed; returns its run folder.
 
-    Writes `comparison.json`, `generations.jsonl`, `probe.safetensors`, `figures/`, `report.html`; prints the table.
+    Writes `comparison.json`, `generations.jsonl`, `probe.safetensors`, `figures/`, `report.html`, with `--deep` also
+    `deep/`; prints the table.
 
     Raises:
         InputError: anything in the settings, the models or the data that cannot be used. What was computed stays.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from interp.pipeline import output
+    from interp.pipeline import deep, output
     from interp.pipeline.progress import Stages
     from interp.pipeline.run import measure_all, prepare
 
@@ -28,6 +29,8 @@ def compare(settings: Settings) -> Path:
         if settings.figures:
             output.start_drawing()  # nothing was refused: the browser starts while models are measured
         comparison = measure_all(study)
-        written = output.write(study.run, comparison, settings, stages)
+        written = output.write_records(study.run, comparison)
+        found = deep.look(study) if settings.deep else deep.Deep()
+        written += output.write_pictures(study.run, comparison, settings, stages, found)
     output.show(comparison, study.run, written)
     return study.run.path

@@ -13,10 +13,11 @@ from interp.errors import InputError
 from interp.judges.panel import agreement_lines
 from interp.pipeline.progress import Stages
 from interp.pipeline.settings import Settings
-from interp.records import Comparison, Response, dumps
+from interp.records import Comparison, Finding, Response, dumps
 from interp.runs import Run, write_text
 
 if TYPE_CHECKING:
+    from interp.pipeline.deep import Deep
     from interp.plots.gallery import Drawn
 
 
@@ -24,10 +25,10 @@ PIPE_WIDTH = 140
 """Columns of the table where it does not go to a terminal (a log, a file)."""
 
 
-def write(run: Run, comparison: Comparison, settings: Settings, stages: Stages) -> list[str]:
-    """Write everything into the run folder; returns what to tell the user, one line each.
+def write_records(run: Run, comparison: Comparison) -> list[str]:
+    """Write the generations and the record into the run folder; returns what to tell the user, one line each.
 
-    The record comes last of the results and before the pictures: a run with `comparison.json` is complete.
+    The record comes last: a run with `comparison.json` is complete.
     """
     parts = [response for row in comparison.rows for response in responses(run, row.name)]
     run.save_all("generations", parts)
@@ -36,12 +37,19 @@ def write(run: Run, comparison: Comparison, settings: Settings, stages: Stages) 
     told += [f"record       {record}", f"generations  {run.path / 'generations.jsonl'}"]
     if not record.exists():
         write_text(record, dumps(comparison) + "\n")
+    return told
+
+
+def write_pictures(run: Run, comparison: Comparison, settings: Settings, stages: Stages, deep: Deep) -> list[str]:
+    """Write figures and the report, where they are asked for; returns what to tell the user, one line each."""
+    told = [f"deep         {run.path / 'deep'}"] if deep.findings else []
+    told += [f"deep         {line}" for line in deep.told]
     if settings.figures:
         from interp.plots.report import write_report
 
         with stages.stage("figures and report"):
-            drawn, hint = draw(comparison, run.path / "figures")
-            write_report(comparison, drawn, run.path / "report.html")
+            drawn, hint = draw(comparison, run.path / "figures", deep.findings)
+            write_report(comparison, drawn, run.path / "report.html", findings=deep.findings, not_done=deep.told)
         told += [f"figures      {run.path / 'figures'}", f"report       {run.path / 'report.html'}"]
         told += [hint] if hint else []
     return told
@@ -68,15 +76,16 @@ def responses(run: Run, name: str) -> list[Response]:
     return found
 
 
-def draw(comparison: Comparison, folder: Path) -> tuple[Sequence[Drawn], str]:
-    """Draw every figure of a comparison into a folder (PNG, SVG, canonical JSON, captions).
+def draw(comparison: Comparison, folder: Path, findings: Sequence[Finding] = ()) -> tuple[Sequence[Drawn], str]:
+    """Draw every figure of a comparison and of the laboratory into a folder (PNG, SVG, canonical JSON, captions).
 
     Returns:
         The figures with their captions, and one line for the user where PNG and SVG could not be made, else "".
     """
+    from interp.plots.findings import draw_findings
     from interp.plots.gallery import draw, save_gallery
 
-    drawn = draw(comparison)
+    drawn = (*draw(comparison), *draw_findings(findings))
     return drawn, save_gallery(drawn, folder, planted=comparison.planted).note
 
 

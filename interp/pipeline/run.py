@@ -111,7 +111,8 @@ def measure_all(study: Study) -> Comparison:
         measured = measure(study, spec)
         study.run.save(f"source-{spec.name}", measured.source)
         study.run.save(f"row-{spec.name}", measured.row)
-        if spec.name == "dinm" and spec.source is None and not study.settings.keep_edits:
+        needed = study.settings.keep_edits or study.settings.deep
+        if spec.name == "dinm" and spec.source is None and not needed:
             edited.drop_edits(study, spec.name)
     names = [s.name for s in study.settings.specs()]
     settings = study.settings

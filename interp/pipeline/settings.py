@@ -41,6 +41,7 @@ class Settings(Shared):
     probe_data: str = "demo"
     figures: bool = True
     keep_edits: bool = True
+    deep: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked without loading anything.
@@ -63,7 +64,7 @@ class Settings(Shared):
 
     def identity(self) -> dict[str, object]:
         """What the numbers depend on: not pictures, and not what is kept of the edits."""
-        return {k: v for k, v in super().identity().items() if k not in ("figures", "keep_edits")}
+        return {k: v for k, v in super().identity().items() if k not in ("figures", "keep_edits", "deep")}
 
     def specs(self) -> tuple[Spec, ...]:
         """The rows asked for, in order.

@@ -6,7 +6,6 @@ of one finding share one colour scale per unit. What a panel holds is drawn in `
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from interp.plots.finding_grids import GridShape, color_scale
 from interp.plots.finding_grids import grid as draw_grid
 from interp.plots.finding_looks import Looks
 from interp.plots.gallery import Drawn
-from interp.plots.text import label, ns
+from interp.plots.text import ns, relabelled
 from interp.records import Bars, Curves, Finding, Grid
 
 WIDTH, NARROW = 720, 560
@@ -50,7 +49,7 @@ def draw_finding(finding: Finding) -> Drawn | None:
         f"deep_{finding.name}",
         finding.title,
         canvas.finish(top),
-        shows=f"{finding.question} {finding.reading} (n = {finding.n}, seed {finding.seed}{source}.)",
+        shows=f"{finding.question} {relabelled(finding.reading)} (n = {finding.n}, seed {finding.seed}{source}.)",
         read=finding.how_to_read,
         limits=finding.limits,
     )
@@ -104,7 +103,7 @@ def _grids(canvas: Canvas, grids: Sequence[Grid], top: float) -> float:
     first, axis = top, ""
     for start in range(0, len(grids), shape.columns):
         line = grids[start : start + shape.columns]
-        heads = [lines_of(f"{_named(g.title)} (n = {g.n})", shape.cell_width, HEAD) for g in line]
+        heads = [lines_of(f"{relabelled(g.title)} (n = {g.n})", shape.cell_width, HEAD) for g in line]
         head = 8 + max(len(h) for h in heads) * HEAD * LINE
         if not axis:
             axis = canvas.color_axis(
@@ -151,7 +150,7 @@ class _Frame:
         y_title = lines_of(panel.y_label, height, AXIS)
         pad = 20 + panels.value_label_width(panel) + len(y_title) * AXIS * LINE
         room = cell[1] - pad - 8
-        heading = lines_of(panel.title, cell[1] - 8, HEAD)
+        heading = lines_of(relabelled(panel.title), cell[1] - 8, HEAD)
         legend = 0.0
         if isinstance(panel, Curves):
             n, x_title = ns(e for c in panel.curves for e in c.y), lines_of(panel.x_label, room, AXIS)
@@ -208,9 +207,3 @@ def _needs_line(panel: Curves | Bars, room: float) -> bool:
     if not panel.ticks:
         return False
     return len(panel.ticks) * 14 > room or max(width_of(t, 12) for t in panel.ticks) > 130
-
-
-def _named(title: str) -> str:
-    """A grid's title with its model's name as figures print it."""
-    model, rest = re.fullmatch(r"([\w.-]*)(.*)", title, re.S).groups()  # type: ignore[union-attr]
-    return label(model) + rest

@@ -7,55 +7,76 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import plotly.graph_objects as go
-
+from interp.plots.chapter import chapter
 from interp.plots.gallery import Drawn
-from interp.plots.page import page
+from interp.plots.page import contents, page, plot
 from interp.plots.table import PLANTED, html_tables, judge_note, notes
 from interp.plots.text import fixed, label, ns
-from interp.plots.theme import CONFIG
 from interp.plots.tokens import TokenView, token_views
-from interp.records import Comparison
+from interp.records import Comparison, Finding
 from interp.runs import write_text
 
 
 def write_report(
-    comparison: Comparison, figures: Sequence[Drawn], path: Path, *, token_view: Sequence[TokenView] = ()
+    comparison: Comparison,
+    figures: Sequence[Drawn],
+    path: Path,
+    *,
+    findings: Sequence[Finding] = (),
+    not_done: Sequence[str] = (),
+    token_view: Sequence[TokenView] = (),
 ) -> Path:
     """Write the report, atomically; plotly.js is embedded once (4.9 MB).
 
     Args:
         comparison: all the numbers.
-        figures: what `gallery.draw` gave, in order.
+        figures: what `gallery.draw` gave, in order, and after it what `findings.draw_findings` gave.
         path: the .html file.
-        token_view: tokens coloured by a value, shown after the figures (adds 1.3 MB).
+        findings: the chapter of the laboratory; its token views add 1.3 MB.
+        not_done: one line for each analysis that could not be done.
+        token_view: tokens coloured by a value, shown after the figures (adds 1.3 MB, once).
 
     Raises:
         InputError: the file cannot be written.
     """
-    write_text(Path(path), report(comparison, figures, token_view=token_view))
+    write_text(Path(path), report(comparison, figures, findings=findings, not_done=not_done, token_view=token_view))
     return Path(path)
 
 
-def report(comparison: Comparison, figures: Sequence[Drawn], *, token_view: Sequence[TokenView] = ()) -> str:
-    """The page as text."""
+def report(
+    comparison: Comparison,
+    figures: Sequence[Drawn],
+    *,
+    findings: Sequence[Finding] = (),
+    not_done: Sequence[str] = (),
+    token_view: Sequence[TokenView] = (),
+) -> str:
+    """The page as text; arguments as `write_report`."""
     names = [label(row.name) for row in comparison.rows if row.name != "vanilla"]
     title = f"Erased or bypassed? {', '.join(names) or 'vanilla'} on {comparison.model}"
-    contents = [("conclusions", "Conclusions"), ("numbers", "Numbers"), ("figures", "Figures"), ("origin", "Origin")]
+    deep = {f"deep_{f.name}" for f in findings}
+    main = [d for d in figures if d.name not in deep]
+    chapters = [
+        ("conclusions", "Conclusions", _conclusions(comparison)),
+        ("how", "How to read this", _how_to_read(comparison)),
+        ("numbers", "Numbers", _numbers(comparison)),
+        ("figures", "Figures", f'<p class="narrow">Figures scroll sideways.</p>{_figures(main)}'),
+    ]
+    if findings or not_done:
+        drawn = {d.name: d for d in figures if d.name in deep}
+        text = chapter(findings, drawn, not_done, plotly=not main, bundled=True)
+        chapters.append(("deep", "Mechanism", text))
     if token_view:
-        contents.insert(3, ("tokens", "Tokens"))
+        bundled = not any(f.tokens for f in findings)
+        chapters.append(("tokens", "Tokens", token_views(token_view, bundled=bundled)))
+    chapters.append(("origin", "Origin", _origin(comparison)))
+    sections = [("deep-" + f.name, f.title) for f in findings]
     parts = [
         f"<h1>{_e(title)}</h1>",
         f'<p class="lead">{_e(_lead(comparison))}</p>',
         f'<div class="box warn"><p>{_e(PLANTED)}</p></div>' if comparison.planted else "",
-        _list("nav", contents),
-        f'<h2 id="conclusions">Conclusions</h2>{_conclusions(comparison)}',
-        _how_to_read(comparison),
-        f'<h2 id="numbers">Numbers</h2><p class="narrow">Tables scroll sideways.</p>{html_tables(comparison)}',
-        f'<h3>Notes</h3><ul class="notes">{"".join(f"<li>{_e(line)}</li>" for line in notes(comparison))}</ul>',
-        f'<h2 id="figures">Figures</h2><p class="narrow">Figures scroll sideways.</p>{_figures(figures)}',
-        f'<h2 id="tokens">Tokens</h2>{token_views(token_view)}' if token_view else "",
-        f'<h2 id="origin">Origin</h2>{_origin(comparison)}',
+        contents([(ident, name, sections if ident == "deep" else []) for ident, name, _ in chapters]),
+        *(f'<h2 id="{ident}">{name}</h2>{text}' for ident, name, text in chapters),
     ]
     return page(title, "\n".join(part for part in parts if part))
 
@@ -72,9 +93,11 @@ def _lead(c: Comparison) -> str:
     )
 
 
-def _list(tag: str, contents: Sequence[tuple[str, str]]) -> str:
-    items = "".join(f'<li><a href="#{target}">{_e(text)}</a></li>' for target, text in contents)
-    return f'<{tag} aria-label="Contents"><ul>{items}</ul></{tag}>'
+def _numbers(c: Comparison) -> str:
+    return (
+        f'<p class="narrow">Tables scroll sideways.</p>{html_tables(c)}<h3>Notes</h3>'
+        f'<ul class="notes">{"".join(f"<li>{_e(line)}</li>" for line in notes(c))}</ul>'
+    )
 
 
 def _conclusions(c: Comparison) -> str:
@@ -103,24 +126,15 @@ def _how_to_read(c: Comparison) -> str:
         _e(judge_note(c)[:1].upper() + judge_note(c)[1:]),
     ]
     items = "".join(f"<li>{line}</li>" for line in lines)
-    return f'<div class="box"><h3>How to read this</h3><ul>{items}</ul></div>'
+    return f'<div class="box"><ul>{items}</ul></div>'
 
 
 def _figures(figures: Sequence[Drawn]) -> str:
     parts = []
     for i, drawn in enumerate(figures):
-        ident = f"figure-{drawn.name}"
-        width, height = drawn.figure.layout.width or 720, drawn.figure.layout.height or 360
-        # Dragging scrolls the page on a touch screen; zooming stays in the tool bar.
-        figure = go.Figure(drawn.figure).update_layout(dragmode=False)
-        plot = figure.to_html(
-            full_html=False, include_plotlyjs=i == 0, include_mathjax=False, div_id=ident, config=CONFIG,
-            default_width=f"{width}px", default_height=f"{height}px",
-        )  # fmt: skip
         limits = drawn.limits[:1].upper() + drawn.limits[1:]
         parts.append(
-            f'<section class="figure"><h3>{i + 1}. {_e(drawn.title)}</h3><figure>'
-            f'<div class="plot" tabindex="0" role="group" aria-label="{_e(drawn.title)}">{plot}</div>'
+            f'<section class="figure"><h3>{i + 1}. {_e(drawn.title)}</h3><figure>{plot(drawn, plotly=i == 0)}'
             f"<figcaption>{_e(drawn.shows)} <b>Reading it:</b> {_e(drawn.read)} "
             f"<b>Limits:</b> {_e(limits)}</figcaption></figure></section>"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import textwrap
 from collections.abc import Iterable
 
@@ -16,6 +17,11 @@ NOT_ABOVE_CHANCE = "not above chance"
 def label(name: str) -> str:
     """A row's name as tables and figures print it."""
     return KNOWN.get(name, name)
+
+
+def relabelled(text: str) -> str:
+    """A text of the laboratory with the methods' names as tables and figures print them."""
+    return re.sub(r"\b(?:sft|dpo|dinm)\b", lambda m: KNOWN[m[0]], text)
 
 
 def short(text: str, limit: int = 20) -> str:
