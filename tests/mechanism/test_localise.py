@@ -35,7 +35,7 @@ INSTANCES = tuple(
     for i, q in enumerate(QUESTIONS)
 )
 INPUTS = Inputs(INSTANCES, TOKENS)
-FIND_PLANTS = ("logit-lens push", "mean ablation", "zero ablation", "gradient x weight")
+FIND_PLANTS = ("logit-lens push", "mean ablation, last token", "zero ablation", "gradient x weight")
 FIND_CHANGES = ("W_V swap", "MLP-output patch", "residual patch jump, models", "gradient x weight difference")
 
 
@@ -233,6 +233,26 @@ def states(monkeypatch, safe: np.ndarray, unsafe: np.ndarray) -> None:
     nothing = np.zeros((len(safe), safe.shape[1] + 1))
     given = distances.Responses(safe, unsafe, nothing, nothing, 0)
     monkeypatch.setattr(distances, "responses", lambda *_: given)
+
+
+def test_ablation_to_the_mean_changes_nothing_where_a_layer_writes_the_same_everywhere(tiny_model) -> None:
+    """Replaced by its mean where it writes the same everywhere, in prompts of several lengths: nothing changes."""
+    constant = variant(tiny_model, lambda m: scale(m, 1, 0.0))
+    for name in ("mean ablation", "mean ablation, last token"):
+        found = locate_behaviour(constant, INSTANCES, TOKENS, locator=name, batch_size=6)
+        np.testing.assert_allclose(found.values[:, 1], 0, atol=1e-4)
+        assert np.abs(found.values[:, [0, 2]]).max() > 0.01
+
+
+def test_mean_ablation_of_one_prompt_worked_out_without_the_toolkit(llama) -> None:
+    """The mean over the prompt's own positions, put in by a hook of the test's own."""
+    tokens = llama.tokenize([llama.format_prompt(INSTANCES[0].adversarial_prompt)])
+    handle = llama.mlp(1).register_forward_hook(lambda _m, _a, out: out.mean(dim=1, keepdim=True).expand_as(out))
+    with torch.no_grad():
+        ablated = float(TOKENS.margin(llama.logits(tokens)[:, -1]))
+    handle.remove()
+    found = locate_behaviour(llama, INSTANCES[:1], TOKENS, locator="mean ablation").values[0, 1]
+    assert found == pytest.approx(ablated - margins(llama)[0], abs=1e-3)
 
 
 # --------------------------------------------------------------------------------------------- all of them

@@ -32,6 +32,7 @@ _ALL = (
     Locator("difference in means", "standard deviations", "ours, after Arditi et al. 2024", distances.separability),
     Locator("logit-lens push", _GAIN, "nostalgebraist 2020; Elhage et al. 2021", single.push),
     Locator("mean ablation", _GAIN, "Wang et al. 2022 (IOI)", single.mean_ablation),
+    Locator("mean ablation, last token", _GAIN, "ours, after Wang et al. 2022", single.mean_ablation_last),
     Locator("zero ablation", _GAIN, "Olsson et al. 2022", single.zero_ablation),
     Locator("gradient x weight", _GAIN, "Michel et al. 2019", single.gradient_weight),
     Locator("residual patch jump, bare", _GAIN, _TRACING, single.residual_jump),

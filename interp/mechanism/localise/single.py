@@ -39,13 +39,22 @@ def push(model: HookedModel, inputs: Inputs, _: HookedModel | None = None) -> Sc
 def mean_ablation(model: HookedModel, inputs: Inputs, _: HookedModel | None = None) -> Scored:
     """Margin with MLP(l) replaced by its mean at every prompt position, minus the margin as it is.
 
-    The mean is over all positions of the bare questions (of the attack prompts where there are none): a constant
-    without the attack in it. Layers + 2 forwards, of which only the part above the layer runs. Finds direct and
-    indirect effects. Early layers matter for everything (layer 0 makes words of tokens): a high score there may be
-    damage.
+    The mean is over all positions of the attack prompts. Layers + 2 forwards, of which only the part above the layer
+    runs. Finds direct and indirect effects. Early layers matter for everything (layer 0 makes words of tokens): a high
+    score there may be damage.
     """
     means = _means(model, inputs)
     return _ablation(model, inputs, lambda layer: lambda out: means[layer].to(out).expand_as(out))
+
+
+def mean_ablation_last(model: HookedModel, inputs: Inputs, _: HookedModel | None = None) -> Scored:
+    """Mean ablation at the last prompt token alone, where the answer begins.
+
+    Leaves the reading of the prompt intact, and so is free of most of the damage that ablation of an early layer does
+    everywhere. Blind to what the layer does at earlier positions.
+    """
+    means = _means(model, inputs)
+    return _ablation(model, inputs, lambda layer: lambda out: _last_from(out, means[layer].expand_as(out)))
 
 
 def zero_ablation(model: HookedModel, inputs: Inputs, _: HookedModel | None = None) -> Scored:
@@ -170,11 +179,11 @@ def _ablation(model: HookedModel, inputs: Inputs, replace: Callable[[int], Calla
 
 
 def _means(model: HookedModel, inputs: Inputs) -> Float[Tensor, "layer d_model"]:
-    """Mean of what each MLP writes, over positions within a prompt, then over prompts."""
+    """Mean of what each MLP writes, over positions within an attack prompt, then over prompts."""
     total = torch.zeros(model.n_layers, model.d_model, dtype=torch.float64)
 
-    def each(attack: Tokens, bare: Tokens | None) -> Tensor:
-        seen = run(model, attack if bare is None else bare, inputs.tokens)
+    def each(attack: Tokens, _bare: Tokens | None) -> Tensor:
+        seen = run(model, attack, inputs.tokens)
         weights = (seen.real / seen.real.sum(-1, keepdim=True)).float()
         for layer, wrote in enumerate(seen.mlp):
             padding = ~seen.real[..., None].to(wrote.device)
