@@ -121,6 +121,12 @@ def _base(vanilla: Subject) -> _Base:
     return _bases[vanilla]
 
 
+def most_toxic(vanilla: Subject) -> tuple[int, int, float]:
+    """Layer and neuron of the value vector that is most aligned with the toxic direction, and its cosine."""
+    top = _base(vanilla).top
+    return int(top.layer[0, 0]), int(top.neuron[0, 0]), float(top.cosine[0, 0])
+
+
 def _cosines(vectors: Tensor, directions: Tensor) -> Float[np.ndarray, "direction k"]:
     wide = torch.nn.functional.normalize(vectors.double(), dim=-1)
     return torch.einsum("rkd,rd->rk", wide, torch.nn.functional.normalize(directions.double(), dim=-1)).numpy()

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_lab import again, small_lab, variant
 
 from interp.demo.world import instances
 from interp.errors import InputError
-from interp.mechanism.lens import refusal_lens
+from interp.mechanism.lab import Subject, merge
+from interp.mechanism.lens import AGAINST, MARGIN_LENS, lens_margins, position_margins, refusal_lens, token_view
 from interp.mechanism.shares import MarginTokens
 from interp.models import HookedModel
 
@@ -38,3 +40,48 @@ def test_bare_questions_are_refused_more_than_attacked_ones(model: HookedModel) 
 def test_no_instances_is_one_line(model: HookedModel) -> None:
     with pytest.raises(InputError, match="at least one instance"):
         refusal_lens(model, [], MarginTokens((1,), (2,)))
+
+
+def test_the_grid_ends_with_the_margins_of_the_last_token_and_of_the_model_itself(tiny_model: HookedModel) -> None:
+    subject = Subject("vanilla", tiny_model, small_lab(tiny_model, 5, batch_size=2))
+    grid, names, n = position_margins(subject, 4)
+    last = lens_margins(tiny_model, subject.last("resid_post"), subject.lab.tokens)
+    assert grid.shape == (3, 4)
+    assert n == 5
+    assert grid[:, -1] == pytest.approx(last.mean(axis=0), abs=1e-3)
+    assert last[:, -1] == pytest.approx(subject.margins(), abs=1e-3)
+    assert names[-1] != ""  # all prompts end alike
+    wide, names, n = position_margins(subject, 10_000)
+    assert wide.shape[1] == len(names) == max(int(batch.lengths.max()) for batch in subject.prompts())
+    assert 1 <= n < 5
+    assert wide[:, -4:] == pytest.approx(grid, abs=1e-3)
+
+
+def test_the_token_view_shows_the_margin_at_every_token_and_a_planted_toxic_neuron(llama: HookedModel) -> None:
+    plain = Subject("plain", llama, small_lab(llama, 3))
+    vanilla = variant(plain, lambda m: m.value_vectors(2)[5].copy_(plain.lab.toxic), "vanilla")
+    view = token_view(vanilla, vanilla)
+    (margins, active) = view.values.values()
+    assert margins[-1] == pytest.approx(vanilla.margins()[0], abs=1e-3)
+    assert active[-1] == pytest.approx(float(vanilla.last("h_down")[0, 2, 5]), abs=1e-4)
+    assert len(view.tokens) == len(margins) == len(active)
+    assert any("value vector 2.5 (cosine 1.00)" in name for name in view.values)
+
+
+def test_a_model_equal_to_vanilla_leads_nowhere_and_one_that_refuses_leads_where_it_changed(llama: HookedModel) -> None:
+    vanilla = Subject("vanilla", llama, small_lab(llama, 6))
+    head = llama.unembedding.weight
+    towards = 50 * (head[10] + head[11] - head[12] - head[13] - head[14])
+    active = vanilla.last("h_down")[:, 2].mean(dim=0)
+    push = torch.outer(active / (active @ active), towards)
+    refusing = variant(vanilla, lambda m: m.value_vectors(2).add_(push), "refusing")
+    found = merge([MARGIN_LENS.measure(s, vanilla) for s in (vanilla, again(vanilla), refusing)], MARGIN_LENS.read)
+    against = {c.name: c for p in found.curves if p.title == AGAINST for c in p.curves}
+    assert [e.value for e in against["same"].y] == [0.0] * 3
+    assert [e.value for e in against["refusing"].y[:2]] == [0.0] * 2
+    assert against["refusing"].y[2].low > 0
+    assert "same leads vanilla by more than random tokens do in no layer." in found.reading
+    assert "refusing leads vanilla by more than random tokens do in layers 2." in found.reading
+    assert [g.title.split(":")[0] for g in found.grids] == ["vanilla", "same", "refusing"]
+    assert (found.grids[0].values == found.grids[1].values).all()
+    assert len(found.tokens) == 3
