@@ -12,15 +12,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from interp.edits import WeightEdit
 from interp.errors import InputError
 from interp.mechanism.deep import ANALYSES
 from interp.mechanism.lab import Analysis, Lab, Subject, merge
+from interp.mechanism.localise import locate_behaviour
+from interp.mechanism.robustness import sequential_survival
 from interp.models import HookedModel
 from interp.pipeline import edited
-from interp.pipeline.run import trained
+from interp.pipeline.run import method_config, trained
 from interp.pipeline.settings import Spec
 from interp.pipeline.study import Study, open_given
-from interp.records import Finding, dumps, loads
+from interp.records import Finding, Instance, dumps, loads
 from interp.runs import write_text
 
 TRAIN = 200
@@ -36,12 +39,18 @@ class Deep:
     """One line for each analysis that could not be done."""
 
 
-def look(study: Study, analyses: Sequence[Analysis] = ANALYSES) -> Deep:
+def look(study: Study, analyses: Sequence[Analysis] | None = None, *, sequential: bool = True) -> Deep:
     """Run every analysis on vanilla and on every row of the comparison.
+
+    Args:
+        study: the finished comparison.
+        analyses: which; default all.
+        sequential: also edit vanilla again and again with DINM, where DINM is compared.
 
     Raises:
         InputError: a model cannot be opened again, a record cannot be written or is damaged.
     """
+    analyses = ANALYSES if analyses is None else analyses
     lab = lab_of(study)
     vanilla = Subject("vanilla", study.vanilla, lab)
     failed: dict[str, str] = {}
@@ -58,25 +67,29 @@ def look(study: Study, analyses: Sequence[Analysis] = ANALYSES) -> Deep:
         if parts:
             findings.append(merge(parts, analysis.read))
             _write(study, analysis.name, findings[-1])
-    if not study.settings.keep_edits and any(s.name == "dinm" and s.source is None for s in study.settings.specs()):
-        edited.drop_edits(study, "dinm")
+    if any(s.name == "dinm" and s.source is None for s in study.settings.specs()):
+        if sequential:
+            findings += _in_a_row(study, vanilla, failed)
+        if not study.settings.keep_edits:
+            edited.drop_edits(study, "dinm")
     return Deep(tuple(findings), tuple(failed.values()))
 
 
 def lab_of(study: Study) -> Lab:
-    """The inputs of every analysis, from what the comparison holds anyway."""
-    benchmark = study.benchmark
+    """The inputs of every analysis, from what the comparison holds anyway; the behaviour is located on vanilla."""
+    benchmark, size = study.benchmark, study.settings.batch
+    located = locate_behaviour(study.vanilla, study.instances, study.margin_tokens, batch_size=size).toxic_layer
     return Lab(
         instances=study.instances,
         train=tuple(benchmark.train[:TRAIN]),
         benign=tuple(benchmark.benign),
         tokens=study.margin_tokens,
-        layer=study.layer,
+        layer=located,
         toxic_layer=study.layer,
         toxic=study.probes[0].probe.toxic,
         suffix=study.suffix,
         seed=study.settings.seed,
-        batch_size=study.settings.batch,
+        batch_size=size,
     )
 
 
@@ -97,6 +110,28 @@ def _measure(
                 took = round(time.perf_counter() - start, 2)
                 _write(study, f"{analysis.name}-{subject.name}", replace(found, facts=facts, seconds=took))
             report(done, len(analyses))
+
+
+def _in_a_row(study: Study, vanilla: Subject, failed: dict[str, str]) -> list[Finding]:
+    """DINM's edits piled up on each other: the one analysis that is about a method and not about a model."""
+    if not _done(study, "sequential", "dinm"):
+        method = method_config(study, "dinm")
+
+        def edit(model: HookedModel, instance: Instance) -> WeightEdit:
+            made = method.detoxify(model, instance).edit
+            if made is None:
+                raise InputError("expected an edit from dinm, got none")
+            return made
+
+        with study.stages.stage("dinm: edits in a row"):
+            try:
+                found = sequential_survival(vanilla, edit, name="dinm", suffix=study.suffix)
+            except InputError as error:
+                failed["sequential"] = f"sequential not done: {error}"
+                return []
+            _write(study, "sequential-dinm", found)
+            _write(study, "sequential", found)
+    return [_load(study, "sequential", "dinm")]
 
 
 @contextmanager
