@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 ABBREVIATIONS = (
     "dr", "mr", "mrs", "ms", "prof", "sr", "jr", "st", "vs", "etc", "e.g", "i.e", "u.s", "u.k", "a.m", "p.m",
@@ -30,6 +30,7 @@ def fluency(texts: Sequence[str]) -> float:
     return sum(ngram_entropy(text) for text in texts) / len(texts)
 
 
+@lru_cache(maxsize=4096)  # models often say the same, with and without S
 def ngram_entropy(text: str) -> float:
     """H2/3 + 2 H3/3 of one text, in bits; H_n is the base-2 entropy of its word n-grams, 0 with fewer than n words."""
     tokens = words(text)

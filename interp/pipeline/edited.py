@@ -18,6 +18,7 @@ from interp.mechanism.shares import SwapMargins, swap_margins
 from interp.mechanism.weights import edited_value_vectors, edits_change_by_layer
 from interp.methods.base import Method
 from interp.pipeline.answers import answers_of_edits
+from interp.pipeline.memory import identity_of_edit
 from interp.pipeline.moving import keep_moved
 from interp.pipeline.parts import (
     add_kept,
@@ -40,13 +41,12 @@ def edits_row(study: Study, name: str, method: Method, seconds: dict[str, float]
     """One edit per instance, each asked its own prompts and its share of the general questions."""
     make_edits(study, name, method, seconds)
     responses = answer(study, name, seconds)
-    with timed(seconds, "evaluate"):
-        items, every = by_owner(study.items), edits(study, name, study.instances)
-        keep_moved(
-            study,
-            name,
-            ((e.beside(study.vanilla), items[i.id], i.id) for i, e in zip(study.instances, every, strict=True)),
-        )
+    items, every = by_owner(study.items), edits(study, name, study.instances)
+    models = ((e.beside(study.vanilla), items[i.id], i.id) for i, e in zip(study.instances, every, strict=True))
+    what = [
+        (i.id, identity_of_edit(e)) for i, e in zip(study.instances, edits(study, name, study.instances), strict=True)
+    ]
+    keep_moved(study, name, models, what, seconds)
     with timed(seconds, "mechanism"):
         acts, margins, layers, changed = look_inside(study, name, responses)
 

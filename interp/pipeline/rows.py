@@ -23,6 +23,7 @@ from interp.mechanism.weights import (
 )
 from interp.models import HookedModel
 from interp.pipeline.answers import answers_of
+from interp.pipeline.memory import identity
 from interp.pipeline.moving import answer_kl_of, keep_moved
 from interp.pipeline.parts import (
     add,
@@ -61,7 +62,7 @@ def vanilla_row(study: Study, seconds: dict[str, float]) -> ComparisonRow:
     region = study.region.measure("vanilla", [study.vanilla.value_vectors(study.layer)])
     inside = Inside(study.scores[0].counts, region, (0.0,) * study.vanilla.n_layers)
     responses = study.run.load_all("parts/vanilla", Response)
-    keep_moved(study, "vanilla", [(study.vanilla, study.items, None)])
+    keep_moved(study, "vanilla", [(study.vanilla, study.items, None)], identity(study.vanilla), seconds)
     return row_of(study, "vanilla", "vanilla", study.settings.model, inside, responses, seconds)
 
 
@@ -85,8 +86,7 @@ def checkpoint_row(
         keep_warnings(study.run, name, model)
         keep(study.run, f"parts/{name}", responses, took)
         add(seconds, took)
-    with timed(seconds, "evaluate"):
-        keep_moved(study, name, [(model, study.items, None)])
+    keep_moved(study, name, [(model, study.items, None)], identity(model), seconds)
     with timed(seconds, "mechanism"), study.stages.stage(f"{name}: inside") as report:
         located = locate(study.settings, model, study.instances, report).counts
         acts = record(model, study.queries, study.layer, responses=own_answers(responses, study.instances))
