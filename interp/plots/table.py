@@ -96,9 +96,9 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
         )
     if any(row.seconds for row in rows):
         lines.append(
-            "seconds: wall time of a row's stages, over all runs where one was killed. Training counts as it was "
-            "recorded when it was trained, though a cached checkpoint is not trained again; DPO's includes the SFT it "
-            "stands on. A model made elsewhere has no training time."
+            "seconds: wall time of a row's stages, over all runs where one was killed. What the cache keeps (trained "
+            "checkpoints, answers) counts as it was recorded when it was made, though it is not made again; DPO's "
+            "training includes the SFT it stands on. A model made elsewhere has no training time."
         )
     lines += [f"Note: {warning}" for warning in comparison.warnings]
     lines += [f"Not measured ({label(g.model)}): {n}" for row in rows for g in row.general[:1] for n in g.notes]
