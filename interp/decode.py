@@ -248,16 +248,16 @@ class _Loop:
             free = self.slots.size - len(self.active)
             # Refilling a few at a time keeps the prompt forwards full; each of them makes every other row wait.
             if self.waiting and free >= min(len(self.waiting), max(1, self.slots.size // 4)):
-                self.fill(self.waiting)
+                self.fill()
             else:
                 self.step()
             yield self.ended
 
-    def fill(self, waiting: list[int]) -> None:
+    def fill(self) -> None:
         """Read the next prompts into free slots, as many as one forward takes, and their first tokens."""
         first = len(self.active)
-        room = min(self.slots.size - first, max(1, PREFILL_TOKENS // len(self.prompts[waiting[0]])))
-        taken = [waiting.pop(0) for _ in range(min(room, len(waiting)))]
+        room = min(self.slots.size - first, max(1, PREFILL_TOKENS // len(self.prompts[self.waiting[0]])))
+        taken, self.waiting = self.waiting[:room], self.waiting[room:]
         lengths = [len(self.prompts[i]) for i in taken]
         longest = max(lengths)
         # Padding on the right: with causal attention no real token sees it, and every token is at its own position.

@@ -12,7 +12,7 @@ from interp.runs import write_text
 
 FIGURE = "_figure"
 """Behind the artefact's name in those of the figure's files: its canonical JSON is another file than the table's."""
-DECIMALS = {"s": 2, "nats": 3}
+DECIMALS = {"s": 2, "nats": 4}
 """Of numbers in a unit other than percent; 1 where it is not here."""
 WIDTH = 160
 """Columns of the printed table where it does not go to a terminal."""

@@ -7,18 +7,16 @@ The one file of this folder that builds on another method's. What each ablation 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from interp.errors import InputError
-from interp.locate import layer_distances
+from interp.methods._config import Progress, edit_each, layers_of
 from interp.methods.base import SUFFIX_S1, SUFFIX_S2, Detoxified, Method, Needs
 from interp.methods.dinm import Dinm
 from interp.models import HookedModel
 from interp.records import Instance
-
-Progress = Callable[[int, int], None]
 
 
 def dinm_ablations(base: Dinm, seed: int = 0, layers: Sequence[int] = ()) -> dict[str, Method]:
@@ -79,20 +77,14 @@ class RandomLayer:
         self, model: HookedModel, instances: Sequence[Instance], progress: Progress | None = None
     ) -> list[Detoxified]:
         """One independent edit for each instance. Raises as `detoxify`; `progress` is called with (done, in all)."""
-        edits = []
-        for instance, located in zip(instances, self._located(model, instances), strict=True):
-            edits.append(self._edit(model, instance, instance.id, located))
-            if progress is not None:
-                progress(len(edits), len(instances))
-        return edits
+        located = self._located(model, instances)
+        return edit_each(lambda one, layer: self._edit(model, one, one.id, layer), instances, located, progress)
 
     def _located(self, model: HookedModel, instances: Sequence[Instance]) -> list[int]:
         if model.n_layers < 2:
             raise InputError(f"wo/Location needs a model of at least two layers, {model.name} has {model.n_layers}")
-        if not instances:
-            raise InputError("DINM needs at least one instance, got none")
-        limits: dict[str, Any] = {"max_prompt": self.base.max_prompt, "max_answer": self.base.max_answer}
-        return list(layer_distances(model, instances, self.base.convention, **limits).located)
+        limits = {"max_prompt": self.base.max_prompt, "max_answer": self.base.max_answer}
+        return layers_of(model, instances, None, self.base.convention, **limits, method="DINM")
 
     def _edit(self, model: HookedModel, data: Any, number: int, located: int) -> Detoxified:
         others = [layer for layer in range(model.n_layers) if layer != located]

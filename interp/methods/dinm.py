@@ -8,16 +8,17 @@ by a constraint on a harmless one: L_total = c_edit * L_e + L_c (Eq. 8-10). The 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from torch import nn
 
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
-from interp.locate import PAPER, REFERENCE_LEFT, REFERENCE_RIGHT, Convention, layer_distances
+from interp.locate import PAPER, REFERENCE_LEFT, REFERENCE_RIGHT, Convention
+from interp.methods._config import Progress, check, edit_each, layers_of, most_located
 from interp.methods._losses import ConstraintOn, Format, constraint_sequence, edit_sequence
 from interp.methods._tail import logits_of
 from interp.methods._training import Direction, Objective, Recipe, train
@@ -26,7 +27,6 @@ from interp.models import HookedModel
 from interp.records import Instance
 
 P = TypeVar("P", Format, Recipe)
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,22 +109,14 @@ class Dinm:
     at every step; both give the same delta but for float rounding."""
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 1), ("max_prompt", 1), ("max_answer", 1)):
-            value = getattr(self, name)
-            if value < low:
-                raise InputError(f"{name} must be at least {low}, got {value}")
-        if not self.lr > 0:
-            raise InputError(f"lr must be positive, got {self.lr}")
-        if self.c_edit < 0 or self.weight_decay < 0:
-            raise InputError(f"c_edit and weight_decay must not be negative, got {self.c_edit} and {self.weight_decay}")
-        if self.norm_constraint is not None and not self.norm_constraint > 0:
-            raise InputError(f"norm_constraint must be positive or None, got {self.norm_constraint}")
-        for name, known in (
-            ("constraint_direction", ("edited from base", "base from edited")),
-            ("constraint_on", ("next token", "answer", "reference")),
-        ):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        check(
+            self,
+            counts=("steps", "max_prompt", "max_answer"),
+            positive=("lr",),
+            optional=("norm_constraint",),
+            not_negative=("c_edit", "weight_decay"),
+            choices={"constraint_direction": get_args(Direction), "constraint_on": get_args(ConstraintOn)},
+        )
 
     @classmethod
     def demo(cls) -> Dinm:
@@ -170,7 +162,7 @@ class Dinm:
         """
         instances = [data] if isinstance(data, Instance) else list(data)
         layers = self._layers(model, instances)
-        layer = layers[0] if self.reuse_first_layer else max(sorted(set(layers)), key=layers.count)
+        layer = layers[0] if self.reuse_first_layer else most_located(layers)
         return self._edit(model, instances, layer)
 
     def detoxify_many(
@@ -180,13 +172,8 @@ class Dinm:
 
         Raises as `detoxify`. `progress` is called with (edits done, edits in all).
         """
-        instances = list(instances)
-        edits = []
-        for instance, layer in zip(instances, self._layers(model, instances), strict=True):
-            edits.append(self._edit(model, [instance], layer))
-            if progress is not None:
-                progress(len(edits), len(instances))
-        return edits
+        layers = self._layers(model, instances)
+        return edit_each(lambda instance, layer: self._edit(model, [instance], layer), instances, layers, progress)
 
     def sequential(self, model: HookedModel, instances: Sequence[Instance]) -> Iterator[Detoxified]:
         """Edits one on top of the other: yields, after each instance, the sum of all edits so far.
@@ -210,13 +197,10 @@ class Dinm:
     # ------------------------------------------------------------------------------------- inside
     def _layers(self, model: HookedModel, instances: Sequence[Instance]) -> list[int]:
         """The layer to edit for each instance."""
-        if not instances:
-            raise InputError("DINM needs at least one instance, got none")
-        if self.layer is not None:
-            return [model.check_layer(self.layer)] * len(instances)
         asked = instances[:1] if self.reuse_first_layer else instances
-        scores = layer_distances(model, asked, self.convention, max_prompt=self.max_prompt, max_answer=self.max_answer)
-        return [*scores.located] * (len(instances) if self.reuse_first_layer else 1)
+        limits = {"max_prompt": self.max_prompt, "max_answer": self.max_answer}
+        layers = layers_of(model, asked, self.layer, self.convention, **limits, method="DINM")
+        return layers * (len(instances) if self.reuse_first_layer else 1)
 
     def _edit(
         self, model: HookedModel, instances: Sequence[Instance], layer: int, before: WeightEdit | None = None

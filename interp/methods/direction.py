@@ -25,6 +25,7 @@ from torch import Tensor
 from interp.capture import stream
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
+from interp.methods._config import check
 from interp.methods._losses import divergence
 from interp.methods._margin import FirstTokens, next_logits
 from interp.methods.base import Detoxified, Needs
@@ -74,11 +75,7 @@ class Direction:
     """Of the choice of instances."""
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "held_out", "positions", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.max_kl is not None and not self.max_kl > 0:
-            raise InputError(f"max_kl must be positive or None, got {self.max_kl}")
+        check(self, counts=("prompts", "held_out", "positions", "batch_size"), optional=("max_kl",))
         if not 0 < self.highest_layer <= 1:
             raise InputError(f"highest_layer must be above 0 and at most 1, got {self.highest_layer}")
         unknown = [m for m in self.matrices if m not in MATRICES]

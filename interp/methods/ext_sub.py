@@ -23,6 +23,7 @@ from torch import Tensor
 
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
+from interp.methods import _config
 from interp.methods._linears import as_weight
 from interp.methods._trl import Lora, Progress, TrainerParts, Training, check, pick, train
 from interp.methods.base import Detoxified, Needs
@@ -66,11 +67,8 @@ class ExtSub(Training):
         super().__post_init__()
         if self.lora is None:
             raise InputError("Ext-Sub operates on LoRA modules: lora must not be None")
-        if not self.alpha >= 0:
-            raise InputError(f"alpha must not be negative, got {self.alpha}")
-        for name, known in (("common", ("bisector", "expert")), ("expert_on", ("safe responses", "knowledge"))):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        choices = {"common": ("bisector", "expert"), "expert_on": ("safe responses", "knowledge")}
+        _config.check(self, not_negative=("alpha",), choices=choices)
         if not self.targets:
             raise InputError('targets must name modules or be "all-linear", got none')
 

@@ -8,13 +8,13 @@ paper, its code, what the paper runs) there is one field each.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Literal
 
 from interp.edits import Provenance, WeightEdit
-from interp.errors import InputError
-from interp.locate import PAPER, Convention, layer_distances
+from interp.locate import PAPER, Convention
+from interp.methods._config import Progress, check, edit_each, layers_of, most_located
 from interp.methods._linears import forward_of, mlp_names
 from interp.methods._losses import Format, Supervised, edit_sequence
 from interp.methods._tail import Logits, logits_of
@@ -25,7 +25,6 @@ from interp.records import Instance
 
 Matrices = Literal["value", "mlp"]
 Likelihood = Literal["answer", "prompt end"]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,20 +79,14 @@ class FtL:
     """Run what lies below the trained matrices once. False runs the whole model at every step."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "max_prompt", "max_answer"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise InputError(f"lr must be positive, got {self.lr}")
-        if self.norm_constraint is not None and not self.norm_constraint > 0:
-            raise InputError(f"norm_constraint must be positive or None, got {self.norm_constraint}")
-        if self.weight_decay < 0 or self.stop_below < 0:
-            raise InputError(
-                f"weight_decay and stop_below must not be negative, got {self.weight_decay} and {self.stop_below}"
-            )
-        for name, known in (("matrices", ("value", "mlp")), ("likelihood", ("answer", "prompt end"))):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        check(
+            self,
+            counts=("steps", "max_prompt", "max_answer"),
+            positive=("lr",),
+            optional=("norm_constraint",),
+            not_negative=("weight_decay", "stop_below"),
+            choices={"matrices": ("value", "mlp"), "likelihood": ("answer", "prompt end")},
+        )
 
     @classmethod
     def demo(cls) -> FtL:
@@ -114,8 +107,7 @@ class FtL:
             InputError: no instances, an empty prompt or response, `layer` out of range, a loss that is not finite.
         """
         instances = [data] if isinstance(data, Instance) else list(data)
-        layers = self._layers(model, instances)
-        return self._edit(model, instances, max(sorted(set(layers)), key=layers.count))
+        return self._edit(model, instances, most_located(self._layers(model, instances)))
 
     def detoxify_many(
         self, model: HookedModel, instances: Sequence[Instance], progress: Progress | None = None
@@ -124,23 +116,13 @@ class FtL:
 
         Raises as `detoxify`. `progress` is called with (edits done, edits in all).
         """
-        edits = []
-        for instance, layer in zip(instances, self._layers(model, instances), strict=True):
-            edits.append(self._edit(model, [instance], layer))
-            if progress is not None:
-                progress(len(edits), len(instances))
-        return edits
+        layers = self._layers(model, instances)
+        return edit_each(lambda instance, layer: self._edit(model, [instance], layer), instances, layers, progress)
 
     # ------------------------------------------------------------------------------------- inside
     def _layers(self, model: HookedModel, instances: Sequence[Instance]) -> list[int]:
-        if not instances:
-            raise InputError("FT-L needs at least one instance, got none")
-        if self.layer is not None:
-            return [model.check_layer(self.layer)] * len(instances)
-        scores = layer_distances(
-            model, instances, self.convention, max_prompt=self.max_prompt, max_answer=self.max_answer
-        )
-        return list(scores.located)
+        limits = {"max_prompt": self.max_prompt, "max_answer": self.max_answer}
+        return layers_of(model, instances, self.layer, self.convention, **limits, method="FT-L")
 
     def _edit(self, model: HookedModel, instances: Sequence[Instance], layer: int) -> Detoxified:
         started, cut = time.perf_counter(), model.truncated

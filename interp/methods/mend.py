@@ -15,13 +15,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from filelock import FileLock
 
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
+from interp.methods._config import check
 from interp.methods._editor import Editor
 from interp.methods._linears import mlp_names
 from interp.methods._losses import ConstraintOn, Format
@@ -102,21 +103,17 @@ class Mend:
 
     def __post_init__(self) -> None:
         whole = ("layers", "rank", "depth", "normalise_on", "steps", "accumulate", "val_every", "val_size", "patience")
-        for name in (*whole, "max_prompt", "max_answer"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("edit_lr", "lr", "lr_lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.c_edit < 0 or self.c_loc < 0:
-            raise InputError(f"c_edit and c_loc must not be negative, got {self.c_edit} and {self.c_loc}")
-        for name, known in (
-            ("matrices", ("mlp", "value")),
-            ("outer", ("other attack", "same prompt")),
-            ("constraint_on", ("next token", "answer", "reference")),
-        ):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        check(
+            self,
+            counts=(*whole, "max_prompt", "max_answer"),
+            positive=("edit_lr", "lr", "lr_lr", "clip"),
+            not_negative=("c_edit", "c_loc"),
+            choices={
+                "matrices": ("mlp", "value"),
+                "outer": ("other attack", "same prompt"),
+                "constraint_on": get_args(ConstraintOn),
+            },
+        )
 
     @classmethod
     def demo(cls) -> Mend:

@@ -20,6 +20,7 @@ from torch import Tensor
 from interp.capture import stream
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
+from interp.methods._config import check
 from interp.methods._linears import as_weight
 from interp.methods.base import Detoxified, Needs
 from interp.models import HookedModel
@@ -28,6 +29,9 @@ from interp.records import Instance
 Centring = Literal["top singular vector", "mean", "none"]
 Pool = Literal["text", "answer"]
 Progress = Callable[[int, int], None]
+
+NOISE = 1e-5
+"""A singular value below this share of the largest is float32's rounding: equal texts in other batches differ by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +69,11 @@ class Profs:
     """Of the choice of pairs."""
 
     def __post_init__(self) -> None:
-        for name in ("rank", "pairs", "max_prompt", "max_answer", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name, known in (
-            ("centring", ("top singular vector", "mean", "none")),
-            ("pool", ("text", "answer")),
-        ):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        check(
+            self,
+            counts=("rank", "pairs", "max_prompt", "max_answer", "batch_size"),
+            choices={"centring": ("top singular vector", "mean", "none"), "pool": ("text", "answer")},
+        )
 
     @classmethod
     def demo(cls) -> Profs:
@@ -187,7 +187,7 @@ class Profs:
             common = top / top.norm().clamp(min=1e-300)
             differences = differences - (differences @ common)[:, None] * common
         _, values, rows = torch.linalg.svd(differences, full_matrices=False)
-        if not values[self.rank - 1] > 1e-12 * values[0]:
+        if not values[self.rank - 1] > NOISE * values[0]:
             raise InputError(
                 f"the {len(safe)} pairs differ in fewer than {self.rank} directions; choose a lower rank or more pairs"
             )
