@@ -5,12 +5,11 @@ This file is the command line; the pipeline it runs, in order, is `interp.pipeli
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from interp.commands import run_app
+from interp.commands import run_app, run_as_process
 from interp.options import Shared, takes_shared
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -81,4 +80,4 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    run_as_process(run)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import typer
 
@@ -58,3 +61,19 @@ def test_an_exit_code_of_the_command_is_kept_and_a_bug_is_not_hidden():
     assert run_app(app_that(fails(typer.Exit(7))), "interp.x", []) == 7
     with pytest.raises(ZeroDivisionError):
         run_app(app_that(fails(ZeroDivisionError())), "interp.x", [])
+
+
+@pytest.mark.parametrize(("ends", "code", "err"), [("return 7", 7, ""), ("raise ValueError('a bug')", 1, "a bug")])
+def test_a_process_ends_with_its_code_its_output_and_its_clean_up(ends, code, err):
+    lines = [
+        "import atexit",
+        "from interp.commands import run_as_process",
+        "def run():",
+        "    print('said', end='')",
+        "    atexit.register(print, ', cleaned up', end='')",
+        f"    {ends}",
+        "run_as_process(run)",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "said, cleaned up")
+    assert ("Traceback" in done.stderr, err in done.stderr) == (bool(err), True)
