@@ -297,7 +297,9 @@ def test_data_without_a_train_split_is_one_line_for_the_judge_that_learns_and_a_
     monkeypatch.setattr(study, "load_several", lambda *_, **__: (demo,))
     monkeypatch.setattr(stages, "toxic_probes", lambda *_: pytest.fail("something was computed first"))
     assert run(["dinm", *options, "--out", str(tmp_path / "alike")]) == 2
-    assert "no refusing first token: the safe and unsafe generations begin with the same tokens" in capsys.readouterr().err
+    assert (
+        "no refusing first token: the safe and unsafe generations begin with the same tokens" in capsys.readouterr().err
+    )
 
 
 def test_help_answers_without_torch() -> None:
