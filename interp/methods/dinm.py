@@ -62,7 +62,8 @@ class Dinm:
 
     # ------------------------------------------------------------------------------------- where
     layer: int | None = None
-    """Edit this layer (0-based) instead of the located one: the ablation wo/Location, and rival locators."""
+    """Edit this layer (0-based) instead of the located one: the ablation wo/Location, and any other locator, e.g.
+    `interp.mechanism.localise.locate_behaviour(model, val, tokens).toxic_layer`."""
     convention: Convention = PAPER
     """How the toxic layer is located."""
     reuse_first_layer: bool = False
