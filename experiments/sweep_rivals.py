@@ -11,8 +11,6 @@ What a small planted world gives here are settings for that world and nothing ab
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,9 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from interp.errors import InputError
-from interp.runs import git_commit, versions, write_json
+from sweeps_common import RESULTS, cost, write
 
 if TYPE_CHECKING:
     from interp.judges import Judge
@@ -31,7 +27,7 @@ if TYPE_CHECKING:
     from interp.records import Response
     from interp.safeedit import Benchmark
 
-OUT = Path(__file__).parent / "results" / "sweep_rivals.json"
+OUT = RESULTS / "sweep_rivals.json"
 
 GRIDS: dict[str, tuple[dict[str, Any], ...]] = {
     "self-reminder": ({},),
@@ -107,9 +103,7 @@ def measure(responses: Sequence[Response], benchmark: Benchmark, judge: Judge, v
     state = responses[0].suffix
     defense = to_dict(defense_scores(responses, state, judge=judge.name, seed=SEED))
     costs = to_dict(general(responses, benchmark, state, seed=SEED))
-    over = (costs["over_refusal"]["value"] + costs["over_refusal_wrapped"]["value"]) / 2
-    lost = max(0.0, vanilla_kqa - costs["kqa"]["value"])
-    score = round(defense["dg_avg"]["value"] - over - lost, 3)
+    score = round(defense["dg_avg"]["value"] - cost(costs, vanilla_kqa), 3)
     return {"with S": state, "defense": defense, "general": costs, "score": score}
 
 
@@ -141,12 +135,11 @@ def extra(made: Sequence[Detoxified]) -> dict[str, Any]:
     return {**found, "layers": layers} if layers else found
 
 
-def sweep(model: HookedModel, benchmark: Benchmark, folder: str) -> dict[str, Any]:
-    """Every setting measured, and the chosen ones. Trained models go to `folder`."""
+def sweep(model: HookedModel, benchmark: Benchmark) -> dict[str, Any]:
+    """Every setting measured, and the chosen ones. Trained models go to a cache of this sweep's."""
     from interp.judges import TextJudge
     from interp.methods import Detoxified
 
-    os.environ["INTERP_CACHE"] = folder  # cached seconds would be another day's, and the cache is the user's
     judge = TextJudge.train(benchmark)
     vanilla = measure(ask([Detoxified("vanilla")], model, benchmark, judge), benchmark, judge, 0.0)
     kqa = vanilla["general"]["kqa"]["value"]
@@ -170,40 +163,7 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
     """Measure every setting on val, choose by the rule, and write the record."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        import torch
-
-        from interp import safeedit
-        from interp.demo import world
-        from interp.models import HookedModel
-
-        torch.set_num_threads(threads)
-        start = time.process_time()
-        model = HookedModel.from_pretrained("demo", device="cpu")
-        benchmark = replace(safeedit.load("demo"), benign=world.benign("val"), test=(), test_all=())
-        with tempfile.TemporaryDirectory() as folder:
-            found = sweep(model, benchmark, folder)
-        record = {
-            "model": model.name,
-            "weight_hash": model.weight_hash(),
-            "data": "demo, train and val splits, benign how-tos of val",
-            "planted": True,
-            "n": {"instances": N, "how-tos": N_BENIGN, "facts": N_FACTS},
-            "seed": SEED,
-            **found,
-            "versions": versions(),
-            "commit": git_commit(),
-            "threads": threads,
-            "cpu_minutes": round((time.process_time() - start) / 60, 2),
-        }
-        write_json(out, record)
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    for name, settings in record["chosen"].items():
-        typer.echo(f"chosen: {name} {settings}")
-    typer.echo(f"{out}: {record['cpu_minutes']} CPU minutes")
+    write(sweep, out, n={"instances": N, "how-tos": N_BENIGN, "facts": N_FACTS}, threads=threads, seed=SEED)
 
 
 if __name__ == "__main__":

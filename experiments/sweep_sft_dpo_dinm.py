@@ -11,19 +11,14 @@ What a small planted world gives here are settings for that world and nothing ab
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-
-from interp.errors import InputError
-from interp.runs import git_commit, versions, write_json
+from sweeps_common import RESULTS, cost, write
 
 if TYPE_CHECKING:
     from interp.judges import Judge
@@ -31,7 +26,7 @@ if TYPE_CHECKING:
     from interp.records import Response
     from interp.safeedit import Benchmark
 
-OUT = Path(__file__).parent / "results" / "sweep_sft_dpo_dinm.json"
+OUT = RESULTS / "sweep_sft_dpo_dinm.json"
 
 SFT_GRID = tuple((lr, steps) for lr in (5e-5, 1e-4, 3e-4) for steps in (15, 25))
 SFT_BATCH = 16
@@ -74,10 +69,8 @@ def measure(responses: Sequence[Response], benchmark: Benchmark, judge: Judge) -
 def scored(states: dict[str, Any], vanilla: dict[str, Any]) -> dict[str, Any]:
     """The same with the score of the rule, in percentage points."""
     for state, made in states.items():
-        kind = made["general"]
-        over = (kind["over_refusal"]["value"] + kind["over_refusal_wrapped"]["value"]) / 2
-        lost = max(0.0, vanilla[state]["general"]["kqa"]["value"] - kind["kqa"]["value"])
-        made["score"] = round(made["defense"]["dg_avg"]["value"] - over - lost, 3)
+        lost = cost(made["general"], vanilla[state]["general"]["kqa"]["value"])
+        made["score"] = round(made["defense"]["dg_avg"]["value"] - lost, 3)
     return states
 
 
@@ -101,14 +94,13 @@ def show(name: str, settings: dict[str, Any], states: dict[str, Any], seconds: f
         )
 
 
-def sweep(model: HookedModel, benchmark: Benchmark, folder: str) -> dict[str, Any]:
-    """Every setting measured, and the chosen ones. Trained models go to `folder`."""
+def sweep(model: HookedModel, benchmark: Benchmark) -> dict[str, Any]:
+    """Every setting measured, and the chosen ones. Trained models go to a cache of this sweep's."""
     from interp.demo import SUFFIX
     from interp.evaluation import by_owner, plan, respond
     from interp.judges import TextJudge
     from interp.methods import Dinm, Dpo, Sft
 
-    os.environ["INTERP_CACHE"] = folder  # cached seconds would be another day's, and the cache is the user's
     judge = TextJudge.train(benchmark)
     asked: dict[str, Any] = {"n_facts": N_FACTS, "n_benign": N_BENIGN}
     items = plan(benchmark.stratified("val", N_CHECKPOINT), benchmark, states=(False,), **asked)
@@ -164,39 +156,8 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
 ) -> None:
     """Measure every setting on val, choose by the rule, and write the record."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        import torch
-
-        from interp import safeedit
-        from interp.demo import world
-        from interp.models import HookedModel
-
-        torch.set_num_threads(threads)
-        start = time.perf_counter()
-        opened = HookedModel.from_pretrained(model, device="cpu", name="demo")
-        benchmark = replace(safeedit.load("demo"), benign=world.benign("val"), test=(), test_all=())
-        with tempfile.TemporaryDirectory() as folder:
-            found = sweep(opened, benchmark, folder)
-        record = {
-            "model": opened.name,
-            "weight_hash": opened.weight_hash(),
-            "data": "demo, train and val splits, benign how-tos of val",
-            "planted": True,
-            "n": {"checkpoint instances": N_CHECKPOINT, "edits": N_EDITS, "how-tos": N_BENIGN, "facts": N_FACTS},
-            **found,
-            "versions": versions(),
-            "commit": git_commit(),
-            "threads": threads,
-            "minutes": round((time.perf_counter() - start) / 60, 2),
-        }
-        write_json(out, record)
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    for name, settings in record["chosen"].items():
-        typer.echo(f"chosen: {name} {settings}")
-    typer.echo(f"{out}: {record['minutes']} minutes")
+    n = {"checkpoint instances": N_CHECKPOINT, "edits": N_EDITS, "how-tos": N_BENIGN, "facts": N_FACTS}
+    write(sweep, out, n=n, threads=threads, model=model)
 
 
 if __name__ == "__main__":

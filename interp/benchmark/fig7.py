@@ -9,11 +9,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from interp.benchmark.arms import check_rows
-from interp.benchmark.footprint import CONTROLS, Footprint, Job, rows
+from interp.benchmark.footprint import CONTROLS, Footprint, rows
 from interp.benchmark.settings import ARTEFACTS, Settings
 from interp.benchmark.work import slug
 from interp.errors import InputError
@@ -72,8 +71,7 @@ class Measurements:
     def measured(self, row: str, repeat: int, cache: str) -> Footprint:
         """One measurement in a fresh process. Raises InputError with what the process said."""
         given = {**vars(self.settings), "out": None, "methods": ()}
-        job = json.dumps(asdict(Job(row, repeat, given)))
-        command = [sys.executable, "-m", "interp.benchmark.footprint", job]
+        command = [sys.executable, "-m", "interp.benchmark.footprint", row, str(repeat), json.dumps(given)]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env={**os.environ, "INTERP_CACHE": cache}
         )

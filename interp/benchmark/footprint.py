@@ -1,8 +1,8 @@
 """One measurement of Fig. 7, in the process that this module is run as: peak memory and seconds of a method.
 
-`python -m interp.benchmark.footprint JOB` reads a job (JSON) and prints a `Footprint` (JSON). The baseline is the
-resident memory (CUDA: the allocated memory) with the model loaded and one plain forward done; what is reported is the
-peak above it. Training libraries are imported before, so that their code does not count as a method's memory.
+`python -m interp.benchmark.footprint ROW REPEAT SETTINGS` (settings as JSON) prints a `Footprint` (JSON). The baseline
+is the resident memory (CUDA: the allocated memory) with the model loaded and one plain forward done; what is reported
+is the peak above it. Training libraries are imported before: their code does not count as a method's memory.
 """
 
 from __future__ import annotations
@@ -22,16 +22,6 @@ from interp.errors import InputError
 FORWARD, BACKWARD = "plain forward", "forward + backward"
 CONTROLS = (FORWARD, BACKWARD)
 """What any method that runs, or trains, the model cannot do without; the backward is through all parameters."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one process measures."""
-
-    row: str
-    repeat: int
-    settings: dict[str, Any]
-    """Those of `Settings`."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +61,8 @@ def training(name: str) -> str:
     return f"{name}, training"
 
 
-def measure(job: Job) -> Footprint:
-    """Do a job in this process, which should be a fresh one.
+def measure(row: str, repeat: int, settings: Settings) -> Footprint:
+    """Measure one row, the `repeat`-th time, in this process, which should be a fresh one.
 
     Raises:
         InputError: as opening data and model, and as the method does.
@@ -82,10 +72,9 @@ def measure(job: Job) -> Footprint:
     from interp.pipeline.study import is_demo, open_model
     from interp.safeedit import load
 
-    settings = Settings(**{**job.settings, "judge": tuple(job.settings["judge"]), "methods": ()})  # JSON has no tuples
     benchmark = load(settings.data)
     split = "test" if benchmark.test else "test_ALL"
-    instance = benchmark.stratified(split, job.repeat + 1, settings.seed)[-1]
+    instance = benchmark.stratified(split, repeat + 1, settings.seed)[-1]
     model = open_model(settings, settings.model, "vanilla")
 
     def forward() -> None:
@@ -99,17 +88,17 @@ def measure(job: Job) -> Footprint:
         torch.nn.functional.cross_entropy(logits, torch.tensor(answer, device=logits.device)).backward()
 
     todo: Callable[[], Any]
-    if job.row in CONTROLS:
-        todo = forward if job.row == FORWARD else backward
+    if row in CONTROLS:
+        todo = forward if row == FORWARD else backward
     else:
-        method = methods(is_demo(settings))[job.row.split(", ")[0]]
+        method = methods(is_demo(settings))[row.split(", ")[0]]
         train = method.needs == "the train split" or hasattr(method, "prepare")
         if train and not benchmark.train:
-            raise InputError(f"{job.row} needs a train split, and {benchmark.name} has none: leave it out (--row)")
+            raise InputError(f"{row} needs a train split, and {benchmark.name} has none: leave it out (--row)")
         if method.needs == "the train split":
             _import_trainers()
             todo = lambda: method.detoxify(model, benchmark.train)  # noqa: E731
-        elif hasattr(method, "prepare") and job.row == training(job.row.split(", ")[0]):
+        elif hasattr(method, "prepare") and row == training(row.split(", ")[0]):
             todo = lambda: method.prepare(model, benchmark.train, benchmark.val)  # noqa: E731
         else:
             if hasattr(method, "prepare"):
@@ -119,7 +108,7 @@ def measure(job: Job) -> Footprint:
     peak, seconds = peak_of(todo, model.device)
     weights = sum(p.numel() * p.element_size() for p in model.hf.parameters())
     of = "GPU" if model.device.type == "cuda" else "process"
-    return Footprint(job.row, job.repeat, peak, weights, seconds, of, torch.get_num_threads())
+    return Footprint(row, repeat, peak, weights, seconds, of, torch.get_num_threads())
 
 
 def peak_of(call: Callable[[], Any], device: Any) -> tuple[int, float]:
@@ -170,9 +159,12 @@ def _import_trainers() -> None:
 
 
 def main() -> int:
-    """Measure the job given as JSON; 2 for bad input."""
+    """Measure what the arguments say; 2 for bad input."""
     try:
-        found = measure(Job(**json.loads(sys.argv[1])))
+        row, repeat, given = sys.argv[1:]
+        settings = {**json.loads(given), "methods": ()}
+        settings["judge"] = tuple(settings["judge"])  # JSON has no tuples
+        found = measure(row, int(repeat), Settings(**settings))
     except InputError as error:
         print(error, file=sys.stderr)
         return 2

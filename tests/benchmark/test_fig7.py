@@ -8,7 +8,7 @@ import torch
 from benchmark.test_files import table
 from interp.benchmark.__main__ import run
 from interp.benchmark.fig7 import Measurements
-from interp.benchmark.footprint import BACKWARD, CONTROLS, FORWARD, Footprint, Job, measure, methods, peak_of, rows
+from interp.benchmark.footprint import BACKWARD, CONTROLS, FORWARD, Footprint, measure, methods, peak_of, rows
 from interp.benchmark.settings import Settings
 from interp.errors import InputError
 from interp.plots.tables import table_figure
@@ -44,7 +44,7 @@ def test_every_method_that_computes_has_a_row_behind_the_controls() -> None:
 
 
 def test_an_edit_is_measured_against_the_loaded_model() -> None:
-    found = measure(Job("DINM", 1, vars(Settings("fig7"))))
+    found = measure("DINM", 1, Settings("fig7"))
     assert (found.row, found.repeat, found.of) == ("DINM", 1, "process")
     assert found.seconds > 0
     assert MIB < found.weights < 8 * MIB
