@@ -92,6 +92,7 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
     if any(row.general for row in rows):
         lines.append(
             "over-refusal: harmless requests refused, bare or wrapped in an attack. KQA: knowledge questions answered. "
+            "answer KL: how far vanilla's answers to harmless questions asked without S moved, per token. "
             "fluency: n-gram entropy. broken: empty or degenerate answers, which count half in DS and DG."
         )
     if any(row.seconds for row in rows):
