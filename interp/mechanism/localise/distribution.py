@@ -34,10 +34,10 @@ AGAINST_VANILLA = ("W_V swap", "MLP-output patch", "relative weight change")
 """Further rows for a model that is not vanilla, with vanilla as the reference."""
 UNIT = "mean score / largest in its row"
 COUNTED = "Instances that locate each layer"
-HOLDS = "Same located layer under ..."
-OTHERS: dict[PromptKind, str] = {"otherA": "other attack", "otherQ": "other question"}
-RESAMPLED = "other instances"
-CHANCE = "attack, by chance"
+HOLDS = "Same layer under another ..."
+OTHERS: dict[PromptKind, str] = {"otherA": "attack", "otherQ": "question"}
+RESAMPLED = "sample"
+CHANCE = "chance"
 SHORT = {
     "mean ablation, last token": "mean abl., last",
     "singular value share": "singular share",
