@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -159,7 +160,7 @@ class Engine:
                 report(done, len(mine))
         else:
             made, vanilla = self._made(arm), self.bench.vanilla
-            with nullcontext(vanilla) if made is None else made.applied(vanilla) as model:
+            with opened(made, vanilla) as model:
                 for done, unit in enumerate(mine, start=1):
                     answer(self.bench, unit, model, made)
                     report(done, len(mine))
@@ -281,6 +282,21 @@ class Engine:
         if not found:
             raise InputError(f"none of {len(self.design.asked)} prompts broke {self.settings.model}: nothing to ask")
         return found
+
+
+@contextmanager
+def opened(made: Detoxified | None, vanilla: HookedModel) -> Iterator[HookedModel]:
+    """What a method made of vanilla, as a model beside it: vanilla itself stays what the row is held against.
+
+    Raises as `Detoxified.applied`.
+    """
+    if made is None:
+        yield vanilla
+    elif made.edit is not None:
+        yield made.edit.beside(vanilla)
+    else:
+        with made.applied(vanilla) as model:
+            yield model
 
 
 def open_data(settings: Settings) -> Benchmark:

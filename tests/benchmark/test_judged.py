@@ -93,6 +93,16 @@ def test_a_comparison_takes_the_same_judges_and_tells_how_they_agree(
     assert f"agree on {found.raw.value:.1f} %" in capsys.readouterr().out
 
 
+def test_answer_kl_holds_every_row_against_vanilla_without_its_edit(tmp_path: Path) -> None:
+    """An edit of the whole split is one model for all instances; vanilla must not have it while it is the reference."""
+    quick = ["--facts", "4", "--benign", "2", "--summaries", "0", "--max-new-tokens", "8", "--no-figures"]
+    rows = ["--row", "ProFS", "--row", "direction ablation"]
+    assert run(["table1", *rows, "--limit", "2", *quick, "--out", str(tmp_path / "run")]) == 0
+    found = {row.name: row.cells["answer KL"].value for row in table(tmp_path / "run", "table1").rows}
+    assert found["vanilla"] == 0.0
+    assert all(found[name] > 0 for name in ("vanilla + S", "ProFS", "direction ablation"))
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Options with files in the layouts of TriviaQA, XSum and XSTest."""
