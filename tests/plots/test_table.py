@@ -89,7 +89,7 @@ def test_the_judges_held_out_accuracy_stands_with_its_control_or_is_said_to_be_m
 
 
 def test_what_training_seconds_are_is_told(usual: Comparison) -> None:
-    assert any("DPO's includes the SFT it stands on" in line for line in notes(usual))
+    assert any("includes the SFT it stands on" in line for line in notes(usual))
 
 
 @pytest.mark.parametrize("width", [120, 140, 152, 160])
