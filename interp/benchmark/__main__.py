@@ -6,13 +6,12 @@ This file is the command line; `interp.benchmark.engine` does the work.
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated
 
 import typer
 
 from interp.benchmark.settings import ALIASES, ARTEFACTS, Settings, parse_shard
-from interp.commands import run_app
+from interp.commands import run_app, run_as_process
 from interp.errors import InputError
 from interp.options import Shared, takes_shared
 
@@ -108,4 +107,4 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    run_as_process(run)

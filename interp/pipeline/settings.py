@@ -119,8 +119,25 @@ def with_overrides(config: Any, changes: dict[str, str]) -> Any:
             near = difflib.get_close_matches(name, fields, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise InputError(f"{where}: no such setting{hint}; expected one of {', '.join(fields)}")
-        values[name] = _parse(text, getattr(config, name), where)
+        value = _parse(text, getattr(config, name), where)
+        values[name] = _lora(value, where) if name == "lora" else value
     return dataclasses.replace(config, **values)
+
+
+def _lora(value: Any, where: str) -> Any:
+    """A rank, or LoRA's fields as JSON; null for full parameters. Raises InputError for anything else."""
+    if value is None:
+        return None
+    from interp.methods._trl import Lora
+
+    fields: Any = {"rank": value} if isinstance(value, int) and not isinstance(value, bool) else value
+    names = [f.name for f in dataclasses.fields(Lora)]
+    if not isinstance(fields, dict) or not set(fields) <= set(names):
+        raise InputError(f"{where}: expected a rank or a JSON object of {', '.join(names)}, got {value!r}")
+    try:
+        return Lora(**fields)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _parse(text: str, current: Any, where: str) -> Any:

@@ -18,7 +18,7 @@ def test_a_run_killed_again_and_again_ends_with_the_bytes_of_an_unbroken_one(
     processes: Processes, unbroken: Path, tmp_path: Path
 ) -> None:
     out, rng = tmp_path / "run", random.Random(0)
-    for _ in range(3):
+    for _ in range(2):
         process = processes.benchmark(*SMALL, "--device", "cpu", "--out", str(out))
         before = units(out)
         until(lambda before=before: units(out) > before, process)

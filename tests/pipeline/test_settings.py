@@ -5,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from interp.errors import InputError
+from interp.methods._trl import Lora
 from interp.methods.dinm import Dinm
+from interp.methods.dpo import Dpo
+from interp.methods.sft import Sft
 from interp.pipeline.settings import METHODS, Settings, with_overrides
 
 
@@ -79,3 +82,17 @@ def test_any_unknown_method_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(InputError) as error:
         Settings(methods=(name,))
     assert "\n" not in str(error.value)
+
+
+def test_lora_and_the_benign_share_are_set_from_the_command_line() -> None:
+    config = with_overrides(Sft(), {"lora": "4", "benign_share": "0.25"})
+    assert (config.lora, config.benign_share) == (Lora(rank=4), 0.25)
+    assert with_overrides(Dpo(), {"lora": '{"rank": 2, "save": "adapter"}'}).lora == Lora(rank=2, save="adapter")
+    assert with_overrides(Sft(), {"lora": "null"}).lora is None
+    for wrong in ("true", "many", '{"ranks": 2}'):
+        with pytest.raises(InputError, match=r"--set sft\.lora: expected a rank or a JSON object of rank, alpha"):
+            with_overrides(Sft(), {"lora": wrong})
+    with pytest.raises(InputError, match=r"--set sft\.lora: "):
+        with_overrides(Sft(), {"lora": '{"rank": "x"}'})
+    with pytest.raises(InputError, match="rank of a LoRA update must be at least 1"):
+        with_overrides(Sft(), {"lora": "0"})
