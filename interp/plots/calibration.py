@@ -138,7 +138,7 @@ def confusion_figure(rules: Sequence[RuleScore]) -> go.Figure:
             ), row=1, col=c,
         )  # fmt: skip
         ref = "" if c == 1 else str(c)
-        heading(fig, wrapped(f"{rule.rule} ({fixed(rule.right.value, 0)} % right)", 32), x=0, xref=f"x{ref} domain")
+        heading(fig, f"{safe(rule.rule)}<br>{fixed(rule.right.value, 0)} % right", x=0, xref=f"x{ref} domain")
     fig.update_xaxes(tickangle=-60, showgrid=False)
     fig.update_yaxes(autorange="reversed", showgrid=False)
     fig.update_yaxes(title={"text": "truth"}, row=1, col=1)
@@ -205,7 +205,7 @@ def locators_figure(locators: Sequence[LocatorScore]) -> go.Figure:
     fig.add_vline(x=100 / 6, line={"color": MUTED, "width": 1, "dash": "dot"})
     n = held[0].hits.n if held else 0
     fig.update_xaxes(range=[-2, 104], dtick=25, title={"text": f"planted layers found, % (n = {n} held-out models)"})
-    fig.update_yaxes(autorange="reversed", showgrid=False)
+    fig.update_yaxes(range=[len(names) - 0.4, -0.6], showgrid=False)
     fig.update_layout(barmode="group", bargap=0.3, legend={"y": 1.0})
     return finish(fig, 760, 150 + 30 * len(names), margin={"t": 84, "l": 265, "b": 52})
 

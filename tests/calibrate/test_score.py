@@ -11,11 +11,13 @@ from typing import ClassVar
 import pytest
 import torch
 
-from interp.calibrate import score
+from interp.calibrate import evidence, score
+from interp.calibrate.organisms import Nursery
 from interp.calibrate.output import page, write
 from interp.calibrate.score import Settings, calibrate, shapes
 from interp.demo.organisms import Organism, Plant
 from interp.errors import InputError
+from interp.mechanism.probe_data import load_probe_texts
 from interp.models import HookedModel
 from interp.pipeline.progress import Stages
 from interp.records import dumps, loads
@@ -23,11 +25,11 @@ from interp.records.calibration import Calibration
 
 SET, HELD = Plant("gpt2", 3, 0, 0.6), Plant("gpt2", 2, 0, 0.6)
 ORGANISMS = tuple(
-    Organism(plant, kind) for plant in (SET, HELD) for kind in ("planted", "erased", "drift", "masked", "benign")
+    Organism(plant, kind) for plant in (SET, HELD) for kind in ("planted", "drift", "masked", "benign")
 )
 
 
-class ByHand:
+class ByHand(Nursery):
     """Stands in for the nursery: the demo complies under attack; a constant that some block writes makes it refuse."""
 
     opened: ClassVar[Counter[str]] = Counter()
@@ -46,11 +48,11 @@ class ByHand:
         ByHand.opened[organism.name] += 1
         hf = copy.deepcopy(self.demo.hf)
         model = HookedModel.from_hf(hf, self.demo.tokenizer, organism.name, "auto")
-        bias = {"erased": organism.plant.layer, "masked": model.n_layers - 1, "aligned": model.n_layers - 1}
+        bias = {"masked": model.n_layers - 1, "aligned": model.n_layers - 1}
         with torch.no_grad():
             if organism.kind in bias:
-                refuse, comply = (model.token_ids(f" {w}", special=False)[0] for w in ("I", "Sure"))
-                towards = model.unembedding.weight[refuse] - model.unembedding.weight[comply]
+                refuse, *comply = (model.token_ids(f" {w}", special=False)[0] for w in ("I", "Sure", "Of"))
+                towards = model.unembedding.weight[refuse] - model.unembedding.weight[comply].mean(dim=0)
                 model.value_module(bias[organism.kind]).bias.add_(40.0 * towards / towards.norm())
             if organism.kind == "drift":
                 model.final_norm.weight.mul_(1.001)
@@ -62,17 +64,19 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     monkeypatch.setattr(score, "Nursery", ByHand)
     kept = {n: score.LOCATORS[n] for n in (score.DEFAULT_LOCATOR, "Frobenius norm", "relative weight change")}
     monkeypatch.setattr(score, "LOCATORS", kept)
+    few = load_probe_texts("demo", limit=300)
+    monkeypatch.setattr(evidence, "load_probe_texts", lambda *_, **__: few)
     ByHand.opened.clear()
     return ByHand.opened
 
 
 def test_a_calibration_scores_what_was_made_refuses_the_rest_and_resumes(by_hand: Counter[str], tmp_path: Path) -> None:
-    settings = Settings(ORGANISMS, prompts=6)
+    settings = Settings(ORGANISMS, prompts=14)
     with Stages(quiet=True) as stages:
         found = calibrate(settings, tmp_path / "run", stages)
     assert {r.organism for r in found.refused} == {f"{p.name}-benign" for p in (SET, HELD)}
     says = {o.organism: o.says["four shares, at the plant"] for o in found.organisms}
-    assert len(says) == 6
+    assert len(says) == 4
     assert {says[f"{p.name}-drift"] for p in (SET, HELD)} == {"no effect"}
     assert {says[f"{p.name}-masked"] for p in (SET, HELD)} == {"masked"}
     assert {r.locator for r in found.results} == {score.DEFAULT_LOCATOR, "Frobenius norm", "relative weight change"}
