@@ -19,6 +19,8 @@ from interp.plots.theme import INK, MUTED, finish
 
 LINE = 1.25
 """Height of a line of text over its size."""
+SWATCH_LINE = 17
+"""Height of a line of a panel's own legend."""
 _NARROW, _WIDE = set("ijl.,:;'|! ftI()[]/-"), set("mwMWG%@OQ")
 
 
@@ -69,6 +71,19 @@ def broken(lines: Sequence[str]) -> str:
     return "<br>".join(safe(line) for line in lines)
 
 
+def swatch_width(text: str, room: float) -> float:
+    """Pixels that an entry of `Canvas.swatches` takes."""
+    return 15 + width_of(fitted(text, room - 20, 12), 12) + 14
+
+
+def swatch_lines(labels: Sequence[str], room: float) -> int:
+    """Lines that `Canvas.swatches` takes."""
+    lines, used = 1, 0.0
+    for wide in (swatch_width(text, room) for text in labels):
+        lines, used = (lines + 1, wide) if used and used + wide > room else (lines, used + wide)
+    return lines
+
+
 @dataclass(frozen=True)
 class Rect:
     """A rectangle on a canvas, pixels from the upper left corner."""
@@ -101,6 +116,7 @@ class Canvas:
         self._axes: list[tuple[Rect, dict, dict]] = []
         self._texts: list[dict] = []
         self._legends: list[tuple[float, float, dict]] = []
+        self._squares: list[tuple[float, float, str]] = []
         self._bars: dict[str, tuple[float, float, float, dict]] = {}
 
     def panel(self, rect: Rect, x: dict, y: dict) -> tuple[str, str]:
@@ -126,6 +142,17 @@ class Canvas:
         """A new horizontal legend; returns its name for traces."""
         self._legends.append((left, top, {}))
         return "legend" if len(self._legends) == 1 else f"legend{len(self._legends)}"
+
+    def swatches(self, entries: Sequence[tuple[str, str]], left: float, top: float, room: float) -> None:
+        """A legend of coloured squares within `room` pixels: plotly's own would run over the next panel."""
+        x, y = left, top
+        for text, color in entries:
+            wide = swatch_width(text, room)
+            if x > left and x + wide > left + room:
+                x, y = left, y + SWATCH_LINE
+            self._squares.append((x, y + 4, color))
+            self.text([fitted(text, room - 20, 12)], x + 15, y, size=12)
+            x += wide
 
     def color_axis(self, left: float, top: float, length: float, unit: Sequence[str], scale: dict) -> str:
         """A new colour scale with its bar, `length` pixels high; returns its name for traces."""
@@ -157,6 +184,11 @@ class Canvas:
             }  # fmt: skip
             layout[name] = {**more["scale"], "colorbar": bar}
         texts = [{**t, "x": t["x"] / w, "y": 1 - t["y"] / h} for t in self._texts]
+        for left, top, color in self._squares:
+            self.fig.add_shape(
+                type="rect", xref="paper", yref="paper", x0=left / w, x1=(left + 10) / w, y0=1 - top / h,
+                y1=1 - (top + 10) / h, fillcolor=color, line={"width": 0},
+            )  # fmt: skip
         drawn: Any = self.fig.layout
         self.fig.update_layout(annotations=[*drawn.annotations, *texts])
         return finish(self.fig, w, h, **layout)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from interp.plots.text import label
+from interp.plots.text import relabelled
 from interp.plots.theme import styles
 from interp.records import Bars, Finding
 
@@ -56,9 +56,12 @@ class Looks:
             turn = seen[base] = seen.get(base, -1) + 1
             style = house[base] if base in house else styles([base])[base]
             again = whole.index(base) // 9 if base in whole else 0
-            text = label(base) + name[len(base) :]
+            text = relabelled(name)
             models[name] = Look(text, style.color, DASHES[(turn + again) % 6], style.symbol, style.pattern)
-        greys = {name: Look(name, GREYS[i % 4], DASHES[1 + i % 5], "line-ns-open") for i, name in enumerate(controls)}
+        greys = {
+            name: Look(relabelled(name), GREYS[i % 4], DASHES[1 + i % 5], "line-ns-open")
+            for i, name in enumerate(controls)
+        }
         return cls(models, greys)
 
     def curve(self, name: str) -> Look:
@@ -74,7 +77,8 @@ class Looks:
             return Look(style.label, style.color, pattern=style.pattern)
         color, pattern = SERIES[list(panel.series).index(name) % len(SERIES)]
         word = re.split(r"\W", name.lower())[0]
-        return Look(name, SHARES[word]) if word in SHARES else Look(name, color, pattern=pattern)
+        text = relabelled(name)
+        return Look(text, SHARES[word]) if word in SHARES else Look(text, color, pattern=pattern)
 
 
 def _base(name: str, names: Sequence[str]) -> str:

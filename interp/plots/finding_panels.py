@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from interp.plots.canvas import LINE, Canvas, Rect, broken, fitted, lines_of, width_of
 from interp.plots.finding_looks import Looks
-from interp.plots.text import label, number, safe
+from interp.plots.text import number, relabelled, safe
 from interp.plots.theme import GRID, INK, MUTED, SMALL, errors
 from interp.records import Bars, Curve, Curves, Estimate
 
@@ -121,9 +121,9 @@ def _y_axis(values: Sequence[float], bars: bool = False) -> dict[str, Any]:
         low = min(low, 0.0)
     if bars or (high < 0 and high > 0.4 * low):
         high = max(high, 0.0)
-    room = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
+    room = 0.06 * (high - low) or 0.1 * abs(high) or 0.5
     span = [low - room if low != 0 else 0.0, high + room if high != 0 else 0.0]
-    return {"range": span, "gridcolor": GRID, "nticks": 6}
+    return {"range": span, "gridcolor": GRID, "nticks": 6, "tickformat": "~g"}
 
 
 def value_label_width(panel: Curves | Bars) -> float:
@@ -221,7 +221,7 @@ def _one_series(
 def _group_lines(panel: Bars, width: float) -> list[list[str]] | None:
     """The groups' names in lines below their bars; None where they must be turned."""
     room = width / max(len(panel.groups), 1) - 6
-    found = [lines_of(label(g), max(room, 1), 12, name=True) for g in panel.groups]
+    found = [lines_of(relabelled(g), max(room, 1), 12, name=True) for g in panel.groups]
     cut = any("…" in line and "…" not in g for lines, g in zip(found, panel.groups, strict=True) for line in lines)
     return None if cut or max(map(len, found), default=1) > 3 else found
 
@@ -231,12 +231,14 @@ def group_label_height(panel: Bars, width: float) -> float:
     lines = _group_lines(panel, width)
     if lines is not None:
         return 8 + max(map(len, lines), default=1) * 12 * LINE
-    return 12 + 0.72 * min(max(width_of(label(g), 12) for g in panel.groups), 150)
+    return 12 + 0.72 * min(max(width_of(relabelled(g), 12) for g in panel.groups), 150)
 
 
 def _group_axis(panel: Bars, width: float) -> dict[str, Any]:
     lines = _group_lines(panel, width)
-    names = [broken(found) for found in lines] if lines else [safe(fitted(label(g), 150, 12)) for g in panel.groups]
+    names = (
+        [broken(found) for found in lines] if lines else [safe(fitted(relabelled(g), 150, 12)) for g in panel.groups]
+    )
     return {
         "tickvals": list(range(len(names))), "ticktext": names, "tickangle": 0 if lines else -45, "ticks": "",
         "range": [-0.5, len(names) - 0.5], "showgrid": False, "showline": False,

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from interp.plots import finding_panels as panels
-from interp.plots.canvas import LINE, Canvas, Rect, legend_lines, lines_of, muted, width_of
+from interp.plots.canvas import (
+    LINE,
+    SWATCH_LINE,
+    Canvas,
+    Rect,
+    legend_lines,
+    lines_of,
+    muted,
+    swatch_lines,
+    width_of,
+)
 from interp.plots.finding_grids import GridShape, color_scale
 from interp.plots.finding_grids import grid as draw_grid
 from interp.plots.finding_looks import Looks
@@ -82,7 +92,9 @@ def _panels(canvas: Canvas, finding: Finding, looks: Looks, top: float) -> float
             if isinstance(panel, Curves):
                 panels.curves(canvas, rect, panel, looks, legend, named)
             elif frame.legend:
-                panels.bars(canvas, rect, panel, looks, canvas.legend(cell[0] + 2, top + frame.head - 2), set())
+                entries = [(looks.series(panel, name).label, looks.series(panel, name).color) for name in panel.series]
+                canvas.swatches(entries, cell[0] + 6, top + frame.head - 6, cell[1] - 10)
+                panels.bars(canvas, rect, panel, looks, "", set())
             else:
                 panels.bars(canvas, rect, panel, looks, shared, named_bars)
         top += head + frames[0].height + max(f.foot for f in frames)
@@ -159,7 +171,7 @@ class _Frame:
             n, x_title = ns(e for values in panel.series.values() for e in values), []
             below = panels.group_label_height(panel, room)
             if own and len(panel.series) > 1:
-                legend = 20.0 * legend_lines(list(panel.series), cell[1] - 8) + 4
+                legend = 1.0 * SWATCH_LINE * swatch_lines(list(panel.series), cell[1] - 10) + 4
         foot = below + 10 + len(x_title) * AXIS * LINE + (20 if x_title else 10)
         head = len(heading) * HEAD * LINE + 26
         return cls(cell, pad, heading, f"n = {n}", x_title, y_title, head, foot, height, legend)

@@ -176,7 +176,7 @@ def test_all_grids_of_a_unit_share_one_colour_scale_centred_on_zero_where_they_h
     assert (axis.cmin, axis.cmid, axis.cmax) == (-47 * 6, 0, 47 * 6)
     two: Any = draw_finding(CASES["two units"]).figure  # type: ignore[union-attr]
     assert two.layout.coloraxis2.cmin == 0.0
-    outlined = [s for s in figure.layout.shapes if s.type == "rect" and s.line.color != "white"]
+    outlined = [s for s in figure.layout.shapes if s.line.width == 1.5]
     assert len(outlined) == 6
 
 
