@@ -220,17 +220,17 @@ def read(finding: Finding) -> str:
         chance = against[f"{CHANCE}, {curve.name}"].y
         layers = [i for i, (e, c) in enumerate(zip(curve.y, chance, strict=True)) if e.low > 0 and e.value > c.high]
         if layers:
-            said += f" {curve.name} leads vanilla by more than random tokens do in layers {_listed(layers)}."
+            said += f" {curve.name} leads vanilla by more than random tokens do after {_listed(layers)}."
         else:
-            said += f" {curve.name} leads vanilla by more than random tokens do in no layer."
+            said += f" {curve.name} leads vanilla by more than random tokens do after no layer."
     return said
 
 
 def _listed(layers: list[int]) -> str:
-    """Runs as "2 to 5"."""
+    """Runs, as "layer 0, layers 2 to 5"."""
     starts = [i for i in layers if i - 1 not in layers]
     ends = [i for i in layers if i + 1 not in layers]
-    return ", ".join(f"{a} to {b}" if b > a else str(a) for a, b in zip(starts, ends, strict=True))
+    return ", ".join(f"layers {a} to {b}" if b > a else f"layer {a}" for a, b in zip(starts, ends, strict=True))
 
 
 MARGIN_LENS = Analysis("margin_lens", measure, read)

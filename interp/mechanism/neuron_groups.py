@@ -130,11 +130,11 @@ def _sums(subject: Subject, vanilla: Subject) -> _Sums:
     rank[np.argsort(every, kind="stable")] = np.arange(len(every))
     point = np.searchsorted(counts, rank, side="right")
     sizes = np.cumsum([0, *(len(c.group) for c in own)])
-    steps = [c.total @ _one_hot(point[a:b], len(counts)) for c, a, b in zip(own, sizes, sizes[1:], strict=False)]
+    steps = [c.total @ np.eye(len(counts))[point[a:b]] for c, a, b in zip(own, sizes, sizes[1:], strict=False)]
     ordered = np.sort(np.concatenate(null), axis=0).cumsum(axis=0, dtype=np.float64)
     return _Sums(
-        np.sum([c.activations @ _one_hot(c.group, 5) for c in own], axis=0),
-        np.sum([c.weights @ _one_hot(c.group, 5) for c in own], axis=0),
+        np.sum([c.activations @ np.eye(5)[c.group] for c in own], axis=0),
+        np.sum([c.weights @ np.eye(5)[c.group] for c in own], axis=0),
         np.stack([c.total.sum(axis=1) for c in own], axis=1),
         np.cumsum(np.sum(steps, axis=0), axis=1),
         counts,
@@ -205,10 +205,6 @@ def _series(
     return {name: (value, chance) for name, value, chance in zip(names, own, null, strict=True)}
 
 
-def _one_hot(index: np.ndarray, n: int) -> np.ndarray:
-    return np.eye(n)[index]
-
-
 def _with_net(sums: Float[np.ndarray, "*r 5"]) -> Float[np.ndarray, "*r 6"]:
     return np.concatenate([sums, sums.sum(axis=-1, keepdims=True)], axis=-1)
 
@@ -234,13 +230,15 @@ def read(finding: Finding) -> str:
             continue
         inside = "within" if null.low <= value.value <= null.high else "outside"
         group = max(GROUPS, key=lambda g, i=i: e.value if (e := share.series[g][i]) else 0.0)
-        most, weights = share.series[group][i], cause.series["weights"][cause.groups.index(f"{name} net")]
-        if most is None or weights is None:
+        most, where = share.series[group][i], cause.groups.index(f"{name} net")
+        active, weights = cause.series["activations"][where], cause.series["weights"][where]
+        if most is None or active is None or weights is None:
             continue
         said.append(
             f"{name} changes the write along the toxic direction by {value.value:+.3f} [{value.low:+.3f}, "
-            f"{value.high:+.3f}], {inside} the {null.low:+.3f} to {null.high:+.3f} of random directions; {group} makes "
-            f"up {most.value:.0f} % of what is taken away, and {weights.value:+.3f} of the net change is in the weights"
+            f"{value.high:+.3f}], {inside} the {null.low:+.3f} to {null.high:+.3f} of random directions: "
+            f"{active.value:+.3f} through activations and {weights.value:+.3f} through weights. {group} makes up "
+            f"{most.value:.0f} % of what is taken away"
         )
     return ". ".join(said) + "."
 

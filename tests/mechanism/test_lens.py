@@ -80,8 +80,8 @@ def test_a_model_equal_to_vanilla_leads_nowhere_and_one_that_refuses_leads_where
     assert [e.value for e in against["same"].y] == [0.0] * 3
     assert [e.value for e in against["refusing"].y[:2]] == [0.0] * 2
     assert against["refusing"].y[2].low > 0
-    assert "same leads vanilla by more than random tokens do in no layer." in found.reading
-    assert "refusing leads vanilla by more than random tokens do in layers 2." in found.reading
+    assert "same leads vanilla by more than random tokens do after no layer." in found.reading
+    assert "refusing leads vanilla by more than random tokens do after layer 2." in found.reading
     assert [g.title.split(":")[0] for g in found.grids] == ["vanilla", "same", "refusing"]
     assert (found.grids[0].values == found.grids[1].values).all()
     assert len(found.tokens) == 3
