@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from interp.plots.text import fixed, safe
 from interp.plots.theme import INK, MUTED, SMALL, errors, finish, heading
-from interp.records import Table
+from interp.records import Estimate, Table
 
 MATRICES = ("table11", "layers")
 PANELS = (
@@ -31,7 +31,7 @@ PANELS = (
 """Columns that are drawn, the ones that decide first."""
 MOST = 5
 DECADES = 20.0
-"""Seconds that differ by more than this factor are drawn on a logarithmic axis."""
+"""Seconds, or KL, that differ by more than this factor are drawn on a logarithmic axis."""
 PAPER_SYMBOLS = ("triangle-up-open", "square-open")
 WIDTH = 900
 
@@ -49,7 +49,9 @@ def points(table: Table) -> go.Figure:
     models = list(dict.fromkeys(row.model for row in table.paper))
     told: set[str] = set()
     for c, column in enumerate(columns, start=1):
-        found = [(row.name, row.cells[column]) for row in table.rows if column in row.cells]
+        every = [(row.name, row.cells[column]) for row in table.rows if column in row.cells]
+        logarithmic = wide([e for _, e in every])
+        found = [(name, e) for name, e in every if e.value > 0 or not logarithmic]
         estimates = [e for _, e in found]
         fig.add_trace(
             go.Scatter(
@@ -75,11 +77,11 @@ def points(table: Table) -> go.Figure:
         heading(fig, safe(column), x=0, xref=f"x{ref} domain", y=1.01, yref=f"y{ref} domain")
         unit = next((e.unit for e in estimates if e.unit), "%")
         percent = unit == "%" and column != "weight change"
-        longest, shortest = (f([e.value for e in estimates], default=1.0) for f in (max, min))
-        fig.update_xaxes(title={"text": unit}, row=1, col=c)
+        zero = " (0 not drawn)" if len(found) < len(every) else ""
+        fig.update_xaxes(title={"text": unit + zero}, row=1, col=c)
         if percent:
             fig.update_xaxes(range=[-4, 104], dtick=50, row=1, col=c)
-        elif unit == "s" and shortest > 0 and longest > DECADES * shortest:
+        elif logarithmic:
             fig.update_xaxes(type="log", dtick=1, row=1, col=c)
         else:
             fig.update_xaxes(nticks=4, row=1, col=c)
@@ -87,6 +89,12 @@ def points(table: Table) -> go.Figure:
     fig.update_yaxes(categoryorder="array", categoryarray=order, range=[-0.6, len(names) - 0.4])
     fig.update_layout(legend={"y": 1, "yref": "container", "yanchor": "top"})
     return finish(fig, WIDTH, 130 + 26 * len(names), margin={"t": 62, "l": 130, "b": 56})
+
+
+def wide(estimates: Sequence[Estimate]) -> bool:
+    """Whether seconds, or KL, differ so much that only a logarithmic axis tells the small ones apart."""
+    positive = [e.value for e in estimates if e.value > 0 and e.unit in ("s", "nats")]
+    return bool(positive) and max(positive) > DECADES * min(positive)
 
 
 def matrix(table: Table) -> go.Figure:
