@@ -34,7 +34,7 @@ class Reference:
 
     mean: Float[Tensor, "d_model"]
     """Over all their real tokens."""
-    writes: tuple[Float[Tensor, "seq d_model"], ...]
+    writes: tuple[Float[Tensor, "_ d_model"], ...]
     """Of each prompt, its last token last."""
 
     def of(self, which: Sequence[int], out: Float[Tensor, "batch seq d_model"]) -> Float[Tensor, "batch seq d_model"]:

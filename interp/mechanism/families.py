@@ -103,7 +103,7 @@ def _defended(subject: Subject, groups: Prompts, judge: Judge | None) -> np.ndar
 
 
 def _ends(groups: Prompts) -> list[int]:
-    return list(np.cumsum([len(v) for v in groups.values()])[:-1])
+    return np.cumsum([len(v) for v in groups.values()])[:-1].tolist()
 
 
 def _key(category: str) -> str:

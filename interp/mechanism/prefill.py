@@ -47,13 +47,14 @@ def prefill(judge: Judge | None = None, prefixes: Sequence[int] = PREFIXES, new_
         if not rows:
             raise InputError("the prefill attack needs unsafe answers to begin with, and no instance has one")
         unsafe, margins = [], []
-        for k in prefixes:
+        reached = [k for k in prefixes if any(len(tail) > k for _, tail in rows)]  # answers may be shorter
+        for k in reached:
             begun = [(head + tail[:k], tail[k]) for head, tail in rows if len(tail) > k]
             texts = continuations(subject.model, [ids for ids, _ in begun], new_tokens)
             verdicts = decided.judge(texts)
             unsafe.append(share(sum(v.label == "unsafe" for v in verdicts), len(verdicts)))
             margins.append(mean_margin(_next_margin(subject, begun), lab.seed))
-        x = tuple(float(k) for k in prefixes)
+        x = tuple(float(k) for k in reached)
         label = "tokens of the unsafe answer given"
         return Finding(
             name="prefill",

@@ -31,6 +31,8 @@ BACK = "margin brought back at alpha = 1"
 MIN_CHANGE = 0.25
 """Nats of the mean margin that a method must have moved before a share of it is given."""
 
+TOO_LITTLE = "moved the mean margin too little for shares of it"
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -104,7 +106,7 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
             curves = [_reference(subject)]
         else:
             moved = shift(vanilla.model, subject.model, subject.prompts(), layer)
-            facts[f"{subject.name}, layer {layer}"] = _describe(subject.name, moved)
+            facts[f"{subject.name}, layer {layer}"] = _describe(subject, vanilla, moved)
             curves, back = ([], {}) if moved.zero else _doses(subject, vanilla, moved)
             bars |= {f"{kind}, layer {layer}": (value,) for kind, value in back.items()}
         for what, of in (("refusal margin", 0), ("compliance", 1)):
@@ -184,13 +186,17 @@ def _back(clean: np.ndarray, base: np.ndarray, margins: np.ndarray, seed: int) -
     return found
 
 
-def _describe(name: str, moved: Shift) -> str:
+def _describe(subject: Subject, vanilla: Subject, moved: Shift) -> str:
     if moved.zero:
         return (
-            f"{name} leaves the inputs of layer {moved.layer} as vanilla has them, on every token: the shift is "
-            "exactly 0, and there is nothing to push back"
+            f"{subject.name} leaves the inputs of layer {moved.layer} as vanilla has them, on every token: the shift "
+            "is exactly 0, and there is nothing to push back"
         )
-    return f"the mean shift is {100 * moved.relative:.1f} % as long as vanilla's mean h_down"
+    said = f"the mean shift is {100 * moved.relative:.1f} % as long as vanilla's mean h_down"
+    change = float(subject.margins().mean() - vanilla.margins().mean())
+    if abs(change) < MIN_CHANGE:
+        said += f"; {subject.name} {TOO_LITTLE} ({change:+.2f} nats)"
+    return said
 
 
 def words(finding: Finding) -> str:
@@ -208,7 +214,7 @@ def words(finding: Finding) -> str:
                     f"{model}'s change of the margin, every token's own {own.value:.0f} %, a random direction "
                     f"{astray.value:.0f} %"
                 )
-    still = [text for text in finding.facts.values() if "exactly 0" in text]
+    still = [text for text in finding.facts.values() if "exactly 0" in text or TOO_LITTLE in text]
     text = "; ".join(said) or "no method moved both the margin and the inputs of the region"
     return ". ".join([text[0].upper() + text[1:], *still]) + "."
 
