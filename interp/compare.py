@@ -43,6 +43,13 @@ def main(
     probe_data: Annotated[
         str, typer.Option(help="Texts of the toxic probe: demo, a Jigsaw CSV (comment_text, toxic), or a hub id.")
     ] = "demo",
+    refuse_token: Annotated[
+        list[str] | None,
+        typer.Option(help="A word that refusals begin with (refusal margin); repeatable [default: read off data]."),
+    ] = None,
+    comply_token: Annotated[
+        list[str] | None, typer.Option(help="The same for answers that comply; repeatable [default: read off data].")
+    ] = None,
     figures: Annotated[bool, typer.Option(help="Draw figures and the HTML report.")] = True,
     keep_edits: Annotated[bool, typer.Option(help="Keep the weight edits in the run folder.")] = True,
     deep: Annotated[
@@ -66,6 +73,8 @@ def main(
         dpo_from=dpo_from,
         overrides=tuple(set_ or ()),
         probe_data=probe_data,
+        refuse_token=tuple(refuse_token or ()),
+        comply_token=tuple(comply_token or ()),
         figures=figures,
         keep_edits=keep_edits,
         deep=deep,

@@ -1,21 +1,21 @@
-"""From one model's numbers to words: erased, bypassed, or undecided, and on what evidence.
+"""From one model's numbers to words: a verdict on the change of behaviour, and on what evidence.
 
-The paper reads two numbers: toxicity of the region, and shift of what flows into it. Both can be zero by construction
-or move by chance, so its rule is quoted here, never followed alone. A verdict needs causal evidence (`swap`), or a fall
-of the region's toxicity that no null explains and most definitions share; without either it is "undecided".
+The verdict follows from the causal shares (`shares.verdict`) at a layer located on vanilla, independently of any edit,
+and from nothing else. Where the shares there are algebra it is "undecided", and says why. The paper reads two other
+numbers, toxicity of the region and shift of what flows into it; both can be zero by construction or move by chance, so
+its rule is quoted beside the verdict, never followed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from interp.mechanism.shares import CALIBRATED, FEWEST, Thresholds, verdict
 from interp.records import ActivationShift, Conclusion, Estimate, Reading, RegionToxicity, SwapShares
 
 ALPHA = 0.05
 PAPER_PERCENT = 1.0
 """The paper names no threshold. Its own figures: a toxicity reduction of 2.72 % counts, "almost unchanged" does not."""
-SHARE = 0.8
-"""A share counts as the whole of a change where the lower end of its interval is above this (evidence.md)."""
 REFERENCE = Conclusion("reference", "The vanilla model: everything else is measured against it.")
 
 
@@ -23,22 +23,38 @@ def conclude(
     region: Sequence[RegionToxicity],
     shift: ActivationShift | None,
     swap: SwapShares | None = None,
+    causal: SwapShares | None = None,
     *,
+    located: str = "",
+    thresholds: Thresholds = CALIBRATED,
     reference: bool = False,
 ) -> Conclusion:
-    """What can be said of one model, in a few plain sentences: the verdict's reason first, then the numbers.
+    """What can be said of one model, in a few plain sentences: the verdict's reason first, then its limits and numbers.
 
     Args:
         region: toxicity under each definition, the paper's first; may be empty.
         shift: activation shift on identical tokens.
-        swap: causal shares at the same layer, where they were measured.
+        swap: causal shares at the toxic layer, the one that DINM edits; where there are no others they are read.
+        causal: causal shares at the layer where the behaviour was located independently of the edit: these decide.
+        located: how that layer was located, for the limits, e.g. "logit-lens push, 25 of 27 prompts".
+        thresholds: of the verdict.
         reference: this is the vanilla model.
     """
     if reference:
         return REFERENCE
-    verdict, why = _verdict(region, shift, swap)
-    said = [why, _region_sentence(region), _shift_sentence(shift), _swap_sentence(swap), _paper_sentence(region, shift)]
-    return Conclusion(verdict, " ".join(s for s in said if s))
+    decides = causal if causal is not None else swap
+    word, why = _verdict(decides, thresholds)
+    said = [
+        why,
+        _limits(decides, causal is not None, located),
+        _swap_sentence(decides),
+        _swap_sentence(swap, elsewhere=True) if swap is not None and decides is not None
+        and swap.layer != decides.layer else "",
+        _region_sentence(region),
+        _shift_sentence(shift),
+        _paper_sentence(region, shift),
+    ]  # fmt: skip
+    return Conclusion(word, " ".join(s for s in said if s))
 
 
 def paper_rule(region: Sequence[RegionToxicity], shift: ActivationShift | None) -> str | None:
@@ -67,36 +83,49 @@ def rose(record: RegionToxicity) -> bool:
 
 
 # --------------------------------------------------------------------------------------------- verdict
-def _verdict(
-    region: Sequence[RegionToxicity], shift: ActivationShift | None, swap: SwapShares | None
-) -> tuple[Reading, str]:
+def _verdict(swap: SwapShares | None, thresholds: Thresholds) -> tuple[Reading, str]:
     """The verdict and the one sentence that gives its reason."""
-    if swap is not None and not swap.gated and not swap.identity:
-        return _causal(swap)
-    falls = bool(region) and fell(region[0]) and 2 * sum(fell(r) for r in region) > len(region)
-    if falls and shift is not None and shift.rate.value == 0.0:
-        return (
-            "erased",
-            "As far as weights tell: the region is less toxic and nothing in front of it moved.",
+    if swap is None:
+        return "undecided", "No causal evidence was measured."
+    word, k = verdict(swap, thresholds), swap.layer
+    if word == "no effect":
+        if swap.n < FEWEST:
+            return "undecided", f"{swap.n} prompts cannot show an effect: at least {FEWEST} are needed."
+        return word, "Too few prompts stopped complying to ask where the change was made."
+    if swap.identity:
+        return "undecided", (
+            f"Only W_V of layer {k} was changed, and the shares are read there: that they call it erased is algebra, "
+            "and does not show that it was erased rather than overruled in place."
         )
-    if swap is not None and swap.gated:
-        return "undecided", "Too few prompts stopped complying to ask where the change was made."
-    if shift is not None and shift.identity:
-        why = "Nothing in front of the region was changed, so that shift and swaps are identities, and its toxicity"
-        return "undecided", f"{why} does not show that it was erased rather than overruled."
-    return "undecided", "A region that moved need not be why the behaviour changed."
+    reasons = {
+        "erased": f"The change of behaviour was made in W_V of layer {k} itself.",
+        "bypassed": f"The change of behaviour was made in what flows into W_V of layer {k}, not in W_V.",
+        "parallel": f"The change of behaviour was made up to layer {k}, but around its region (W_V and its inputs).",
+        "upstream": f"The change of behaviour was made before W_V of layer {k}: through its inputs and around it.",
+        "masked": f"The change of behaviour was made after layer {k}, whose output still carries vanilla's behaviour.",
+    }
+    if word in reasons:
+        return word, reasons[word]
+    biggest = max(_parts(swap), key=lambda part: part[0].value)[1]
+    share = "the largest part" if swap.erased.high >= 1 - thresholds.share else "not in W_V; the largest part"
+    return word, f"No single route at layer {k} carries the change of behaviour: {share} passes through {biggest}."
 
 
-def _causal(swap: SwapShares) -> tuple[Reading, str]:
-    where = f"of layer {swap.layer}"
-    if swap.erased.low > SHARE:
-        return "erased", f"The change of behaviour was made in W_V {where} itself."
-    if swap.bypassed.low > SHARE:
-        return "bypassed", f"The change of behaviour was made in what flows into W_V {where}, not in W_V."
-    if swap.erased.high < 1 - SHARE:
-        biggest = max(_parts(swap), key=lambda part: part[0].value)[1]
-        return "undecided", f"Not erased in W_V {where}: most of the change passes through {biggest}."
-    return "undecided", f"W_V {where} carries a part of the change, and other routes the rest."
+def _limits(swap: SwapShares | None, independent: bool, located: str) -> str:
+    """What the verdict depends on."""
+    if swap is None or swap.gated:
+        return ""
+    k = swap.layer
+    if not independent:
+        return f"Layer {k} was not located independently of the edit."
+    where = f"Layer {k} is where vanilla's behaviour was located, independently of the edit"
+    where += f" ({located})" if located else ""
+    if swap.identity:
+        return f"{where}; it is also the edited one."
+    masked = swap.downstream
+    if abs(masked.value - 1) < 1e-6 and masked.high - masked.low < 1e-6:
+        return f"{where}; nothing up to it was changed, so that its shares follow from that alone."
+    return f"{where}; at a wrong layer an erasure reads as masked (too low) or parallel (too high)."
 
 
 def _parts(swap: SwapShares) -> tuple[tuple[Estimate, str], ...]:
@@ -147,20 +176,28 @@ def _shift_sentence(shift: ActivationShift | None) -> str:
     return f"What flows into the region moved by {shift.rate.value:.2g} % on given tokens."
 
 
-def _swap_sentence(swap: SwapShares | None) -> str:
+def _swap_sentence(swap: SwapShares | None, elsewhere: bool = False) -> str:
     if swap is None:
-        return "No causal evidence was measured."
-    if swap.identity:
-        return "Swapping the region's matrix undoes everything by algebra, as it is all that was changed."
+        return ""
+    there = f" at the toxic layer {swap.layer}" if elsewhere else ""
     if swap.gated:
         drop = swap.compliance_drop
         return (
-            f"Complying first tokens fell by {drop.value:.0f} points ({drop.low:.0f} to {drop.high:.0f}), too little "
-            "to say through which part."
+            ""
+            if elsewhere
+            else f"Complying first tokens fell by {drop.value:.0f} points ({drop.low:.0f} to {drop.high:.0f}), too "
+            "little to say through which part."
         )
-    told = ", ".join(f"{100 * e.value:.0f} % through {name}" for e, name in _parts(swap))
+    if swap.identity:
+        return f"Swapping the region's matrix{there} undoes everything by algebra, as it is all that was changed."
+    told = ", ".join(
+        f"{100 * e.value:.0f} % [{100 * e.low:.0f}, {100 * e.high:.0f}] {name}" for e, name in _parts(swap)
+    )
     back = ", ".join(f"{100 * x:.0f}" for x in swap.reverse)
-    return f"Swapping parts with vanilla, the change of the refusal margin passes {told} (other direction: {back} %)."
+    return (
+        f"Swapping parts with vanilla{there}, the change of the refusal margin passes through: {told} (other "
+        f"direction: {back} %; n = {swap.n})."
+    )
 
 
 def _paper_sentence(region: Sequence[RegionToxicity], shift: ActivationShift | None) -> str:

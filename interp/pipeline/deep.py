@@ -16,7 +16,6 @@ from interp.edits import WeightEdit
 from interp.errors import InputError
 from interp.mechanism.deep import ANALYSES
 from interp.mechanism.lab import Analysis, Lab, Subject, merge
-from interp.mechanism.localise import locate_behaviour
 from interp.mechanism.robustness import sequential_survival
 from interp.models import HookedModel
 from interp.pipeline import edited
@@ -77,19 +76,18 @@ def look(study: Study, analyses: Sequence[Analysis] | None = None, *, sequential
 
 def lab_of(study: Study) -> Lab:
     """The inputs of every analysis, from what the comparison holds anyway; the behaviour is located on vanilla."""
-    benchmark, size = study.benchmark, study.settings.batch
-    located = locate_behaviour(study.vanilla, study.instances, study.margin_tokens, batch_size=size).toxic_layer
+    benchmark = study.benchmark
     return Lab(
         instances=study.instances,
         train=tuple(benchmark.train[:TRAIN]),
         benign=tuple(benchmark.benign),
         tokens=study.margin_tokens,
-        layer=located,
+        layer=study.causal_layer,
         toxic_layer=study.layer,
         toxic=study.probes[0].probe.toxic,
         suffix=study.suffix,
         seed=study.settings.seed,
-        batch_size=size,
+        batch_size=study.settings.batch,
     )
 
 

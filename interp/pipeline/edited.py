@@ -58,7 +58,7 @@ def edits_row(study: Study, name: str, method: Method, seconds: dict[str, float]
             study.region.measure(name, edited_value_vectors(study.vanilla, deltas(), study.layer)),
             edits_change_by_layer(study.vanilla, deltas()),
             shift_of(study, name, acts, changed),
-            shares_of(study, name, margins, changed),
+            *shares_of(study, name, margins, changed, over="edits"),
         )
     elsewhere = len(study.instances) - layers[study.layer]
     warnings = (f"{name}: {elsewhere} edits are at another layer than the region's ({study.layer})",)
@@ -117,12 +117,13 @@ def answer(study: Study, name: str, seconds: dict[str, float]) -> list[Response]
 
 def look_inside(
     study: Study, name: str, responses: Sequence[Response]
-) -> tuple[PromptActivations, SwapMargins, Counter[int], set[str]]:
-    """Each edited model on its own prompt: activations, swap margins, the layers edited, the parameters changed."""
+) -> tuple[PromptActivations, dict[int, SwapMargins], Counter[int], set[str]]:
+    """Each edited model on its own prompt: activations, swap margins by layer, layers edited, parameters changed."""
     by_edit: dict[int, list[Response]] = {}
     for response in responses:
         by_edit.setdefault(response.edited_on if response.edited_on is not None else -1, []).append(response)
-    pieces, margins = [], []
+    pieces: list[PromptActivations] = []
+    margins: dict[int, list[SwapMargins]] = {layer: [] for layer in study.share_layers}
     layers: Counter[int] = Counter()
     changed: set[str] = set()
     with study.stages.stage(f"{name}: inside") as report:
@@ -137,18 +138,13 @@ def look_inside(
                     query = [instance.adversarial_prompt]
                     save_activations(file, record(model, query, study.layer, index=[index], responses=own))
             pieces.append(load_activations(file))
-            margins.append(
-                swap_margins(
-                    study.vanilla,
-                    edit.beside(study.vanilla),
-                    [instance.adversarial_prompt],
-                    study.layer,
-                    study.margin_tokens,
-                    identity=set(edit.deltas) <= {study.vanilla.value_name(study.layer)},
-                )
-            )
+            edited = edit.beside(study.vanilla)
+            for layer, found in margins.items():
+                algebra = set(edit.deltas) <= {study.vanilla.value_name(layer)}
+                query = [instance.adversarial_prompt]
+                found.append(swap_margins(study.vanilla, edited, query, layer, study.margin_tokens, identity=algebra))
             report(index + 1, len(study.instances))
-    return join(pieces), SwapMargins.join(margins), layers, changed
+    return join(pieces), {layer: SwapMargins.join(found) for layer, found in margins.items()}, layers, changed
 
 
 def edits(study: Study, name: str, instances: Sequence[Instance]) -> Iterator[WeightEdit]:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from interp.checkpoints import Checkpoint, check_adapter_fits, load_tokenizer, quiet
+from interp.mechanism.shares import check_comparable
 from interp.models import HookedModel
-from interp.pipeline.rows import check_comparable
 from interp.pipeline.settings import Settings, Spec
 from interp.pipeline.study import open_given
 

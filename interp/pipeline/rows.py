@@ -6,15 +6,14 @@ are there is complete and is read back, never computed twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from interp.errors import InputError
 from interp.evaluation import defense_scores, general
 from interp.mechanism.activations import PromptActivations, inputs_untouched, record
 from interp.mechanism.reading import conclude
 from interp.mechanism.region import RegionMeasurement
-from interp.mechanism.shares import SwapMargins, swap_margins, swap_shares
+from interp.mechanism.shares import SwapMargins, check_comparable, swap_margins, swap_shares
 from interp.mechanism.shift import activation_shift
 from interp.mechanism.source import shift_source
 from interp.mechanism.weights import (
@@ -54,6 +53,9 @@ class Inside:
     """Relative change of each block's parameters, percent."""
     shift: ActivationShift | None = None
     swap: SwapShares | None = None
+    """At the toxic layer."""
+    causal: SwapShares | None = None
+    """At the layer that was located independently of any edit."""
 
 
 # ------------------------------------------------------------------------------------------------- rows
@@ -90,14 +92,17 @@ def checkpoint_row(
     with timed(seconds, "mechanism"), study.stages.stage(f"{name}: inside") as report:
         located = locate(study.settings, model, study.instances, report).counts
         acts = record(model, study.queries, study.layer, responses=own_answers(responses, study.instances))
-        margins = swap_margins(study.vanilla, model, study.queries, study.layer, study.margin_tokens)
+        margins = {
+            layer: swap_margins(study.vanilla, model, study.queries, layer, study.margin_tokens)
+            for layer in study.share_layers
+        }
         changed = set(changed_parameters(study.vanilla, model))
         inside = Inside(
             located,
             study.region.measure(name, [model.value_vectors(study.layer)]),
             change_by_layer(study.vanilla, model),
             shift_of(study, name, acts, changed),
-            shares_of(study, name, margins, changed),
+            *shares_of(study, name, margins, changed),
         )
     keep_warnings(study.run, "vanilla", study.vanilla)
     warnings = tuple(f"{name}: {line}" for line in model.warnings)
@@ -112,34 +117,24 @@ def shift_of(study: Study, name: str, acts: PromptActivations, changed: set[str]
     return activation_shift(study.base, acts, model=name, identity=identity, seed=study.settings.seed)
 
 
-def shares_of(study: Study, name: str, margins: SwapMargins, changed: set[str]) -> SwapShares:
-    """The causal shares, marked as algebra where only the region's matrix was changed."""
-    only_region = changed <= {study.vanilla.value_name(study.layer)}
-    return swap_shares(margins, model=name, layer=study.layer, identity=only_region, seed=study.settings.seed)
+def shares_of(
+    study: Study, name: str, margins: Mapping[int, SwapMargins], changed: set[str], over: str = "models"
+) -> tuple[SwapShares, SwapShares]:
+    """The causal shares at the toxic and at the causal layer, marked as algebra where only W_V there was changed."""
+    found = {
+        layer: swap_shares(
+            at, model=name, layer=layer, identity=changed <= {study.vanilla.value_name(layer)},
+            seed=study.settings.seed, over=over,
+        )
+        for layer, at in margins.items()
+    }  # fmt: skip
+    return found[study.layer], found[study.causal_layer]
 
 
 def own_answers(responses: Iterable[Response], instances: Iterable[Instance]) -> list[str]:
     """What a model answered to each adversarial prompt, without the suffix."""
     texts = {r.instance_id: r.text for r in responses if r.kind == "DS" and not r.suffix}
     return [texts[i.id] for i in instances]
-
-
-def check_comparable(vanilla: HookedModel, model: HookedModel, name: str, queries: Iterable[str]) -> None:
-    """Raise InputError where a model cannot be compared with vanilla matrix by matrix, on the same tokens."""
-
-    def shape(m: HookedModel) -> dict[str, int]:
-        return {"layers": m.n_layers, "d_model": m.d_model, "d_mlp": m.d_mlp, "vocabulary": m.vocab_size}
-
-    ours, theirs = shape(vanilla), shape(model)
-    if ours != theirs:
-        differ = ", ".join(f"{k} {theirs[k]} instead of {ours[k]}" for k in ours if ours[k] != theirs[k])
-        raise InputError(f"{name} does not have the shape of the vanilla model {vanilla.name}: {differ}")
-    for query in queries:
-        if vanilla.token_ids(vanilla.format_prompt(query)) != model.token_ids(model.format_prompt(query)):
-            raise InputError(
-                f"{name} turns the same prompt into other tokens than the vanilla model: expected its tokenizer and "
-                "chat template (see --chat-template)"
-            )
 
 
 # ------------------------------------------------------------------------------------------------- small parts
@@ -175,8 +170,11 @@ def row_of(
         general=tuple(
             general(responses, study.benchmark, s, seed=seed, answer_kl=answer_kl_of(study, name, s)) for s in states
         ),
-        conclusion=conclude(toxicity, inside.shift, inside.swap, reference=name == "vanilla"),
+        conclusion=conclude(
+            toxicity, inside.shift, inside.swap, inside.causal, located=study.causal_how, reference=name == "vanilla"
+        ),
         seconds=dict(seconds),
         swap=inside.swap,
+        causal=inside.causal,
         warnings=warnings,
     )

@@ -8,7 +8,6 @@ from typing import Any
 
 from interp.errors import InputError
 from interp.mechanism.activations import record
-from interp.mechanism.shares import MarginTokens
 from interp.methods.base import Detoxified
 from interp.methods.dinm import Dinm
 from interp.methods.dpo import Dpo
@@ -26,6 +25,8 @@ from interp.pipeline.study import (
     is_demo,
     items_for,
     judges_for,
+    locate_causal,
+    margin_tokens_of,
     margin_warning,
     open_data,
     open_given,
@@ -59,12 +60,14 @@ def prepare(settings: Settings, stages: Stages) -> Study:
         recall_warnings(run, "vanilla", vanilla)
     with stages.stage("judge"):
         judge, *others = judges_for(settings, benchmark, vanilla, run.path / "usage.jsonl")
-        margin_tokens = MarginTokens.of(vanilla, (benchmark.train or instances)[:200])
+        margin_tokens = margin_tokens_of(settings, benchmark, vanilla, instances)
     with stages.stage("toxic probe"):
         probes = toxic_probes(settings, vanilla, run)
     with stages.stage("vanilla: toxic layer") as report:
         scores = vanilla_scores(settings, vanilla, instances, run, report)
         layer = scores[0].toxic_layer if settings.layer is None else settings.layer
+    with stages.stage("vanilla: where the behaviour sits"):
+        causal = locate_causal(settings, vanilla, instances, margin_tokens, run)
     items = items_for(settings, benchmark, instances, suffix)
     seconds: dict[str, float] = {}
     responses = kept(run, "parts/vanilla", seconds)
@@ -95,6 +98,7 @@ def prepare(settings: Settings, stages: Stages) -> Study:
         base=base,
         region=region,
         margin_tokens=margin_tokens,
+        causal_scores=causal,
         warnings=[*probe_warning(settings), *margin_warning(benchmark)],
         others=tuple(others),
     )
@@ -126,6 +130,8 @@ def measure_all(study: Study) -> Comparison:
         rows=measured_rows,
         probe=study.probes[0].report,
         layer_scores=study.scores,
+        causal_layer=study.causal_layer,
+        causal_scores=study.causal_scores,
         sources=tuple(study.run.load(f"source-{name}", ShiftSource) for name in names),
         n_instances=len(study.instances),
         seed=settings.seed,

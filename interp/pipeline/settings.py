@@ -39,6 +39,8 @@ class Settings(Shared):
     dpo_from: str = "sft"
     overrides: tuple[str, ...] = ()
     probe_data: str = "demo"
+    refuse_token: tuple[str, ...] = ()
+    comply_token: tuple[str, ...] = ()
     figures: bool = True
     keep_edits: bool = True
     deep: bool = False

@@ -21,6 +21,7 @@ from interp.evaluation import Item, plan, with_files
 from interp.judges import Judge, load_several
 from interp.locate import PAPER, PAPER_FINAL_NORM, REFERENCE_RIGHT, Convention, layer_distances
 from interp.mechanism.activations import PromptActivations
+from interp.mechanism.localise import locate_behaviour
 from interp.mechanism.probe import Site, TrainedProbe, toxic_directions, train_probes
 from interp.mechanism.probe_data import load_probe_texts
 from interp.mechanism.region import Region
@@ -66,6 +67,8 @@ class Study:
     region: Region
     margin_tokens: MarginTokens
     """First tokens of refusing and of complying answers."""
+    causal_scores: LayerScores
+    """Where the default locator of analyses puts vanilla's behaviour, per instance; it knows of no edit."""
     warnings: list[str] = field(default_factory=list)
     """What to know about the whole comparison; each model keeps its own."""
     others: tuple[Judge, ...] = ()
@@ -75,6 +78,22 @@ class Study:
     def convention(self) -> Convention:
         """How layers are located."""
         return CONVENTIONS[self.settings.convention]
+
+    @property
+    def causal_layer(self) -> int:
+        """0-based layer that verdicts are read at: the one most instances name."""
+        return self.causal_scores.toxic_layer
+
+    @property
+    def causal_how(self) -> str:
+        """How it was located, in words."""
+        scores = self.causal_scores
+        return f"{scores.convention}, {scores.counts[scores.toxic_layer]} of {len(scores.instance_ids)} prompts"
+
+    @property
+    def share_layers(self) -> tuple[int, ...]:
+        """Layers that causal shares are measured at: the toxic one, and the causal one where it is another."""
+        return tuple(dict.fromkeys((self.layer, self.causal_layer)))
 
     @property
     def queries(self) -> list[str]:
@@ -268,6 +287,27 @@ def vanilla_scores(
             keep_warnings(run, "vanilla", vanilla)
             run.save(f"layer-scores-{name}", scores)
     return tuple(run.load(f"layer-scores-{name}", LayerScores) for name in names)
+
+
+def margin_tokens_of(
+    settings: Settings, benchmark: Benchmark, vanilla: HookedModel, instances: tuple[Instance, ...]
+) -> MarginTokens:
+    """First tokens of refusing and complying answers: those of the train split, or the words that were named.
+
+    Raises:
+        InputError: as `MarginTokens.of`.
+    """
+    texts = (benchmark.train or instances)[:200]
+    return MarginTokens.of(vanilla, texts, refuse=settings.refuse_token, comply=settings.comply_token)
+
+
+def locate_causal(
+    settings: Settings, vanilla: HookedModel, instances: tuple[Instance, ...], tokens: MarginTokens, run: Run
+) -> LayerScores:
+    """Where vanilla's behaviour sits by the default locator: measured now, or read from the run folder."""
+    if not run.has("causal-scores"):
+        run.save("causal-scores", locate_behaviour(vanilla, instances, tokens, batch_size=settings.batch))
+    return run.load("causal-scores", LayerScores)
 
 
 def items_for(settings: Settings, benchmark: Benchmark, instances: tuple[Instance, ...], suffix: str) -> list[Item]:

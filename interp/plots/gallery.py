@@ -121,19 +121,19 @@ def _definitions(c: Comparison) -> Drawn | None:
 
 
 def _swaps(c: Comparison) -> Drawn | None:
-    found = [row.swap for row in c.rows if row.swap is not None]
+    found = [swap for row in c.rows if (swap := row.causal or row.swap) is not None]
     if not found:
         return None
     return Drawn(
         "swap_shares",
         "Through what the change of behaviour passes",
         swap_shares(c),
-        shows=f"Parts of vanilla are put into each model at layer {c.layer} on {ns_of(s.n for s in found)} prompts; "
-        "the share of the change of the refusal margin that comes back is the part's. Filled: vanilla's parts in the "
-        "model, with 95 % intervals; open: the model's parts in vanilla.",
+        shows=f"Parts of vanilla are put into each model at layer {found[0].layer} on {ns_of(s.n for s in found)} "
+        "prompts; the share of the change of the refusal margin that comes back is the part's. Filled: vanilla's parts "
+        "in the model, with 95 % intervals; open: the model's parts in vanilla.",
         read="The four shares sum to 100 %. Filled and open markers that disagree mean that parts work together.",
         limits="'by algebra' marks edits of W_V alone, whose share is 100 % whatever they did. The shares are of this "
-        "layer only.",
+        "layer only: at a wrong one an erasure reads as masked or parallel.",
     )
 
 

@@ -5,6 +5,8 @@ The paper's Fig. 4 is in `flow`, Fig. 5 in `region`, Fig. 8 in `source`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -67,8 +69,12 @@ def by_layer(comparison: Comparison) -> go.Figure:
 
 
 def swap_shares(comparison: Comparison) -> go.Figure:
-    """Through what a method's change of behaviour passes at the toxic layer; the open marker is the other direction."""
-    rows = [row for row in methods(comparison) if row.swap is not None]
+    """Through what a method's change of behaviour passes at the layer that decides; open: the other direction.
+
+    That is the layer where the behaviour was located independently of the edit; the toxic one where none was.
+    """
+    rows = [replace(row, swap=row.causal or row.swap) for row in methods(comparison)]
+    rows = [row for row in rows if row.swap is not None]
     fig = go.Figure()
     step = 2 * LANE / len(PARTS)
     for i, (name, color, symbol) in enumerate(PARTS):
@@ -113,6 +119,7 @@ def swap_shares(comparison: Comparison) -> go.Figure:
     labels = [
         safe(short(label(row.name)))
         + (muted("<br>by algebra") if row.swap and row.swap.identity and not row.swap.gated else "")
+        + (muted(f"<br>{row.conclusion.verdict}") if row.conclusion.verdict not in ("undecided", "no effect") else "")
         for row in rows
     ]
     row_axis(fig, labels)

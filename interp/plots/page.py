@@ -51,7 +51,8 @@ tr.last > * { border-bottom: 2px solid var(--ink); }
 tbody tr:last-child > * { border-bottom: 0; }
 .verdict { display: inline-block; font-weight: 600; font-size: .82rem; padding: 1px 9px; border-radius: 99px; border: 1px solid; margin-left: .4em; }
 .verdict.erased { color: #005a8c; background: #e8f3fa; } .verdict.bypassed { color: #8a4a00; background: #fdf1df; }
-.verdict.undecided { color: #50575f; background: #f0f2f4; }
+.verdict.undecided, .verdict.mixed, .verdict.no { color: #50575f; background: #f0f2f4; }
+.verdict.parallel, .verdict.upstream { color: #8a4a00; background: #fdf1df; } .verdict.masked { color: #00664b; background: #e6f5f0; }
 section.figure { margin: 0 0 2.6em; }
 figure { margin: 0; } figure.tokens { margin: 0 0 1.1em; } figure.tokens figcaption { margin-top: .2em; }
 .plot { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; padding: 6px; }

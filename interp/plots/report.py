@@ -116,7 +116,10 @@ def _how_to_read(c: Comparison) -> str:
     control = "" if probe.shuffled_auroc is None else f" (shuffled labels: {fixed(probe.shuffled_auroc.value, 2)})"
     lines = [
         "<b>Erased</b>: the change of behaviour passes through the toxic region's own weights. <b>Bypassed</b>: it "
-        "passes through what flows into the region. <b>Undecided</b>: the evidence does not tell.",
+        "passes through what flows into the region. <b>Parallel</b>: around the region; <b>upstream</b>: in front of "
+        "it, by which route is open; <b>masked</b>: after it, the region still does what it did; <b>mixed</b>: no "
+        "route carries it alone; <b>no effect</b>: too little changed to ask. "
+        "<b>Undecided</b>: the evidence does not tell.",
         "Brackets hold 95 % intervals; n is the number of independent units. A number beside its <b>null</b> is only "
         "as good as its distance from what random directions give.",
         "<b>S</b> is a suffix system prompt. Numbers with it mix prompt and method; compare methods without it first.",

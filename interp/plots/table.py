@@ -80,8 +80,10 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
     if any(row.swap is not None for row in rows):
         lines.append(
             "swap: share of the change of the refusal margin (prompts without S) that comes back when vanilla's part "
-            "is put in. 'identity': algebra, since only W_V was changed. 'too small': less than 25 points of compliance"
-            " lost."
+            "is put in, at the layer where vanilla's behaviour was located and at the toxic one. 'identity': "
+            "algebra, since only W_V was changed. 'too small': less than 25 points of compliance lost. The "
+            "verdict follows from the first. masked: changed after the layer; parallel: around its region; upstream: "
+            "in front of W_V."
         )
     if any(row.defense for row in rows):
         lines.append(
@@ -242,7 +244,11 @@ def _activations(comparison: Comparison, compact: bool) -> Table | None:
 
 
 def _swaps(comparison: Comparison) -> Table | None:
-    rows = [(row, row.swap) for row in comparison.rows if row.swap is not None]
+    rows = [(row, row.causal or row.swap) for row in comparison.rows]
+    rows = [(row, swap) for row, swap in rows if swap is not None]
+    # Where the behaviour was located elsewhere than the toxic region, that layer decides; the region's stands below.
+    both = [(row, row.swap) for row in comparison.rows if row.swap is not None and row.causal is not None]
+    rows += [(row, swap) for row, swap in both if row.causal and row.causal.layer != swap.layer]
     if not rows:
         return None
     n = ns(swap.erased for _, swap in rows)
@@ -255,10 +261,12 @@ def _swaps(comparison: Comparison) -> Table | None:
             cells = tuple(rate(_percent(share), 0) for share in shares)
             if swap.identity:
                 cells = (f"{cells[0]} (identity)", *cells[1:])
-        found.append((label(row.name), *cells, rate(swap.compliance_drop, 0)))
+        decides = swap is (row.causal or row.swap)
+        said = row.conclusion.verdict if decides else "-"
+        found.append((label(row.name), str(swap.layer), *cells, rate(swap.compliance_drop, 0), said))
     return Table(
-        f"Swapped with vanilla at layer {comparison.layer} (% of the change of the refusal margin, n = {n})",
-        ("model", "erased: W_V", "bypassed: inputs", "around", "after", "compliance lost (points)"),
+        f"Swapped with vanilla (% of the change of the refusal margin, n = {n})",
+        ("model", "layer", "erased: W_V", "bypassed: inputs", "around", "after", "compliance lost", "verdict"),
         tuple(found),
     )
 

@@ -16,12 +16,15 @@ from interp.records.inside import (
 )
 from interp.records.numbers import Estimate
 
-Reading = Literal["erased", "bypassed", "undecided", "reference"]
+Reading = Literal[
+    "erased", "bypassed", "parallel", "upstream", "masked", "mixed", "no effect", "undecided", "reference"
+]
+"""`ShareVerdict`, or "undecided" where the shares cannot tell (algebra, too few prompts, none measured)."""
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """Erased, bypassed or undecided, and on what evidence."""
+    """What was done to the behaviour, in one word, and on what evidence."""
 
     verdict: Reading
     evidence: str
@@ -52,6 +55,8 @@ class ComparisonRow:
     """Wall seconds of each stage."""
     swap: SwapShares | None = None
     """Causal evidence at the toxic layer, where it was measured."""
+    causal: SwapShares | None = None
+    """The same at the layer where the behaviour was located independently of the edit: the verdict follows from it."""
     warnings: tuple[str, ...] = ()
     """What to know about this row's numbers, a line each."""
 
@@ -83,3 +88,7 @@ class Comparison:
     """How good the judge is on texts it has not seen, where that was measured."""
     agreements: tuple[JudgeAgreement, ...] = ()
     """Of each pair of judges, where several were asked."""
+    causal_layer: int | None = None
+    """0-based layer where vanilla's behaviour was located independently of any edit; a row's `causal` is read there."""
+    causal_scores: LayerScores | None = None
+    """What the default locator of analyses said of every instance; `causal_layer` is the layer most of them name."""

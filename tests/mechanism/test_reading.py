@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from interp.mechanism.reading import conclude, paper_rule
+from interp.mechanism.reading import conclude, fell, paper_rule
+from interp.mechanism.shares import Thresholds
 from interp.records import ActivationShift, Estimate, NullDistribution, RegionToxicity, SwapShares
 from interp.stats import exact
 
@@ -27,15 +28,23 @@ def shift(rate: float = 20.0, identity: bool = False) -> ActivationShift:
 
 
 def swap(
-    erased: float = 0.0, bypassed: float = 0.0, parallel: float = 0.0, width: float = 0.05, gated=False, identity=False
+    erased: float = 0.0,
+    bypassed: float = 0.0,
+    parallel: float = 0.0,
+    width: float = 0.05,
+    gated=False,
+    identity=False,
+    layer: int = 4,
+    n: int = 27,
 ) -> SwapShares:
     def share(x: float) -> Estimate:
         return Estimate(x, x - width, x + width, 27, "share")
 
     rest = 1 - erased - bypassed - parallel
     return SwapShares(
-        "m", 4, share(erased), share(bypassed), share(parallel), share(rest), (erased, bypassed, parallel, rest),
-        exact(-3.0, 27), exact(3.0, 27), Estimate(60.0, 5.0 if gated else 45.0, 75.0, 27), gated, identity, 27,
+        "m", layer, share(erased), share(bypassed), share(parallel), share(rest), (erased, bypassed, parallel, rest),
+        exact(-3.0, 27), exact(3.0, 27), Estimate(60.0, 5.0 if gated else 45.0, 75.0, 27), gated, identity, n,
+        share(bypassed + parallel),
     )  # fmt: skip
 
 
@@ -48,15 +57,43 @@ def test_vanilla_is_the_reference() -> None:
     [
         (swap(erased=0.95), "erased"),
         (swap(bypassed=0.95), "bypassed"),
-        (swap(erased=0.82, width=0.1), "undecided"),
-        (swap(erased=0.5, bypassed=0.5), "undecided"),
-        (swap(parallel=0.95), "undecided"),
-        (swap(erased=0.95, gated=True), "undecided"),
+        (swap(parallel=0.95), "parallel"),
+        (swap(bypassed=0.5, parallel=0.45), "upstream"),
+        (swap(), "masked"),
+        (swap(erased=0.82, width=0.1), "mixed"),
+        (swap(erased=0.5, bypassed=0.5), "mixed"),
+        (swap(erased=0.95, gated=True), "no effect"),
+        (swap(erased=0.95, gated=True, n=4), "undecided"),
         (swap(erased=1.0, width=0.0, identity=True), "undecided"),
+        (swap(erased=1.0, width=0.0, identity=True, gated=True), "no effect"),
+        (None, "undecided"),
     ],
 )
-def test_causal_shares_decide_unless_gated_or_algebra(found: SwapShares, verdict: str) -> None:
+def test_the_verdict_follows_from_the_shares_unless_they_are_algebra(found: SwapShares | None, verdict: str) -> None:
     assert conclude([toxicity(p=0.5)], shift(), found).verdict == verdict
+
+
+def test_shares_at_a_layer_located_independently_decide_and_the_others_are_told() -> None:
+    said = conclude(
+        [], None, swap(erased=1.0, width=0.0, identity=True), swap(width=0.0, layer=1), located="push, 9 of 9 prompts"
+    )
+    assert said.verdict == "masked"
+    for words in (
+        "after layer 1", "independently of the edit (push, 9 of 9 prompts)", "nothing up to it was changed",
+        "at the toxic layer 4 undoes everything by algebra",
+    ):  # fmt: skip
+        assert words in said.evidence
+    alone = conclude([], None, swap(erased=0.95))
+    assert "was not located independently" in alone.evidence
+    wrong = conclude([], None, swap(erased=0.95), swap(erased=0.95))
+    assert "at a wrong layer an erasure reads as masked (too low) or parallel (too high)" in wrong.evidence
+    assert "toxic layer" not in wrong.evidence  # the same one is not told twice
+
+
+def test_thresholds_move_the_verdict() -> None:
+    found = swap(erased=0.7)
+    assert conclude([], None, found).verdict == "mixed"
+    assert conclude([], None, found, thresholds=Thresholds(share=0.6)).verdict == "erased"
 
 
 def test_the_reason_comes_first_and_names_the_layer() -> None:
@@ -65,9 +102,13 @@ def test_the_reason_comes_first_and_names_the_layer() -> None:
 
     assert first(swap(erased=0.95)) == "The change of behaviour was made in W_V of layer 4 itself"
     assert first(swap(bypassed=0.95)).startswith("The change of behaviour was made in what flows into W_V")
-    assert first(swap(erased=0.03, parallel=0.65)).endswith("most of the change passes through routes around it")
-    assert "carries a part of the change" in first(swap(erased=0.5, bypassed=0.5))
+    assert first(swap()).startswith("The change of behaviour was made after layer 4")
+    assert first(swap(erased=0.03, parallel=0.65)).endswith(
+        "not in W_V; the largest part passes through routes around it"
+    )
+    assert "No single route at layer 4" in first(swap(erased=0.5, bypassed=0.5))
     assert "Too few prompts stopped complying" in first(swap(gated=True))
+    assert first(swap(gated=True, n=4)).startswith("4 prompts cannot show an effect: at least 5")
     identity = conclude([toxicity(p=0.5)], shift(0.0, identity=True), swap(erased=1.0, width=0.0, identity=True))
     assert "does not show that it was erased rather than overruled" in identity.evidence
 
@@ -94,12 +135,13 @@ def test_a_strong_shift_alone_is_no_bypass() -> None:
     assert "No causal evidence" in said.evidence
 
 
-def test_a_fall_that_no_null_explains_under_most_definitions_is_erased_where_the_inputs_stayed() -> None:
-    fall, none = toxicity(), toxicity(p=0.5)
-    assert conclude([fall, fall, none], shift(0.0, identity=True)).verdict == "erased"
-    assert conclude([fall, none, none], shift(0.0, identity=True)).verdict == "undecided"
-    assert conclude([none, fall, fall], shift(0.0, identity=True)).verdict == "undecided"
-    assert conclude([fall, fall, fall], shift(5.0)).verdict == "undecided"
+def test_a_fall_of_toxicity_is_told_but_never_decides() -> None:
+    fall = toxicity()
+    assert fell(fall)
+    said = conclude([fall] * 5, shift(0.0, identity=True))
+    assert said.verdict == "undecided"
+    assert "5 of 5 definitions show a fall beyond chance" in said.evidence
+    assert "would say erased" in said.evidence
 
 
 @pytest.mark.parametrize(
@@ -112,8 +154,8 @@ def test_a_fall_that_no_null_explains_under_most_definitions_is_erased_where_the
     ],
 )
 def test_a_fall_needs_every_condition(record: RegionToxicity) -> None:
-    assert conclude([toxicity()], shift(0.0, identity=True)).verdict == "erased"
-    assert conclude([record], shift(0.0, identity=True)).verdict == "undecided"
+    assert not fell(record)
+    assert "0 of 1 definitions show a fall" in conclude([record], None).evidence
 
 
 def test_edits_that_disagree_are_told() -> None:
