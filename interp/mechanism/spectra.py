@@ -126,11 +126,10 @@ def cells(vanilla: HookedModel, model: HookedModel, seed: int = 0) -> Mapping[tu
             raise InputError(f"{model.name} does not have the shape of {vanilla.name}: {name} differs")
         base = float(theirs.float().norm()) ** 2
         change = None if mine is old[name] else mine.detach().float() - theirs.float().to(mine.device)
-        if change is None or theirs.dim() != 2:
-            norm = 0.0 if change is None else float(change.norm())
-            own = chance = Spectrum(norm, 0.0, 0.0, 0.0)
-        else:
-            own, chance = spectrum(change, seed), gaussian(tuple(theirs.shape), seed)  # type: ignore[arg-type]
+        own = chance = Spectrum(0.0 if change is None else float(change.norm()), 0.0, 0.0, 0.0)
+        if theirs.dim() == 2:
+            own = own if change is None else spectrum(change, seed)
+            chance = gaussian(tuple(theirs.shape), seed)  # type: ignore[arg-type]
         found.setdefault((component, layer), []).append((base, own.norm**2, own, chance))
     return {where: _cell(parts) for where, parts in found.items()}
 
@@ -139,12 +138,11 @@ def _cell(parts: list[tuple[float, float, Spectrum, Spectrum]]) -> _Cell:
     base, moved = sum(p[0] for p in parts), sum(p[1] for p in parts)
     weights = np.array([p[1] / moved if moved > 0 else 0.0 for p in parts])
 
-    def mean(name: str, which: int) -> float:
-        return float(weights @ [getattr(p[which], name) for p in parts])
-
-    chance = Spectrum(0.0, *(mean(name, 3) for name in ("stable", "effective", "first")))
-    relative = 100.0 * (moved / base) ** 0.5 if base > 0 else 0.0
-    return _Cell(relative, mean("stable", 2), mean("effective", 2), mean("first", 2), chance)
+    names = ("stable", "effective", "first")
+    stable, effective, first = (float(weights @ [getattr(p[2], name) for p in parts]) for name in names)
+    # The control is a plain mean: it is there whether anything changed or not, and is the same for every model.
+    chance = Spectrum(0.0, *(float(np.mean([getattr(p[3], name) for p in parts])) for name in names))
+    return _Cell(100.0 * (moved / base) ** 0.5 if base > 0 else 0.0, stable, effective, first, chance)
 
 
 def measure(subject: Subject, vanilla: Subject) -> Finding:
@@ -182,7 +180,7 @@ def _curves(name: str, found: Mapping[tuple[str, int | None], _Cell], n_layers: 
     for component in MATRICES:
         column = [found[component, layer] for layer in range(n_layers)]
         own = Curve(name, x, tuple(_number(c.stable, "rank") for c in column))
-        null = Curve(f"{GAUSSIAN}, {name}", x, tuple(_number(c.chance.stable, "rank") for c in column), control=True)
+        null = Curve(GAUSSIAN, x, tuple(_number(c.chance.stable, "rank") for c in column), control=True)
         panels.append(Curves(STABLE.format(component), "layer", "stable rank", (own, null)))
     return tuple(panels)
 
