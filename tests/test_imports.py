@@ -37,6 +37,7 @@ LAYERS = {
     "mechanism": 8,
     "plots": 8,
     "pipeline": 9,
+    "calibrate": 10,
     "compare": 10,
     "benchmark": 10,
 }

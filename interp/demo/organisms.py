@@ -54,8 +54,9 @@ WHAT: dict[Kind, str] = {
 }
 """One line on each kind, for tables."""
 
-SIZES = {"s": 0.5, "m": 0.75, "l": 1.0}
-"""Plant sizes by letter: relative change of W_V(k), Frobenius norm. Training nearly reaches and never exceeds it."""
+SIZES = {"s": 0.5, "m": 0.75, "l": 1.0, "xl": 1.5}
+"""Plant sizes by letter: relative change of W_V(k), Frobenius norm. At most so much; training goes on until it has nine
+tenths of it, or its steps are used up."""
 
 
 @dataclass(frozen=True)
@@ -109,23 +110,20 @@ class Organism:
         return "set" if (plant.layer + plant.seed + (plant.shape == "llama")) % 2 else "held-out"
 
 
-PLANTED: dict[int, tuple[str, str]] = {
-    1: ("s", "l"),
-    2: ("m", "s"),
-    3: ("l", "m"),
-    4: ("m", "l"),
-    5: ("l", "m"),
+PLANTED: dict[Shape, dict[int, tuple[str, str]]] = {
+    "gpt2": {1: ("s", "l"), 2: ("m", "s"), 3: ("l", "m"), 4: ("m", "l"), 5: ("l", "m")},
+    "llama": {1: ("m", "l"), 2: ("l", "xl"), 3: ("l", "m"), 4: ("m", "s"), 5: ("s", "m")},
 }
-"""Layer -> sizes of seeds 0 and 1. Smaller plants do not take at the later layers: fewer blocks are left to act on."""
+"""Shape -> layer -> sizes of seeds 0 and 1: those that were found to take there (others fail, and are refused)."""
 
 
 def _plants() -> tuple[Plant, ...]:
     found = []
-    for shape in get_args(Shape):
-        for layer, sizes in PLANTED.items():
+    for shape, layers in PLANTED.items():
+        for layer, sizes in layers.items():
             for seed, size in enumerate(sizes):
                 # Seed 1 has a decoy, three layers on: never at the plant's own layer nor at layer 0.
-                decoy = (layer + 2) % len(PLANTED) + 1 if seed else None
+                decoy = (layer + 2) % len(layers) + 1 if seed else None
                 found.append(Plant(shape, layer, seed, SIZES[size], decoy))
     return tuple(found)
 
@@ -145,7 +143,7 @@ DRIFTED: dict[int, tuple[Kind, ...]] = {
 
 def possible(plant: Plant, kind: Kind) -> bool:
     """Whether a kind can be made of a plant: masking needs a block above it."""
-    return kind != "masked" or plant.layer < max(PLANTED)
+    return kind != "masked" or plant.layer < max(PLANTED[plant.shape])
 
 
 def organisms(plants: tuple[Plant, ...] = PLANTS) -> tuple[Organism, ...]:
