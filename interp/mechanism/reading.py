@@ -91,7 +91,7 @@ def _verdict(swap: SwapShares | None, thresholds: Thresholds) -> tuple[Reading, 
     if word == "no effect":
         if swap.n < FEWEST:
             return "undecided", f"{swap.n} prompts cannot show an effect: at least {FEWEST} are needed."
-        return word, "Too few prompts stopped complying to ask where the change was made."
+        return word, "Too few prompts (as asked, without S) stopped complying to ask where the change was made."
     if swap.identity:
         return "undecided", (
             f"Only W_V of layer {k} was changed, and the shares are read there: that they call it erased is algebra, "

@@ -107,7 +107,7 @@ def test_the_reason_comes_first_and_names_the_layer() -> None:
         "not in W_V; the largest part passes through routes around it"
     )
     assert "No single route at layer 4" in first(swap(erased=0.5, bypassed=0.5))
-    assert "Too few prompts stopped complying" in first(swap(gated=True))
+    assert "Too few prompts (as asked, without S) stopped complying" in first(swap(gated=True))
     assert first(swap(gated=True, n=4)).startswith("4 prompts cannot show an effect: at least 5")
     identity = conclude([toxicity(p=0.5)], shift(0.0, identity=True), swap(erased=1.0, width=0.0, identity=True))
     assert "does not show that it was erased rather than overruled" in identity.evidence

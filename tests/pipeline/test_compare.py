@@ -56,6 +56,22 @@ def test_an_edit_of_one_matrix_moves_no_input_of_it_and_the_record_says_why(fini
     assert "by construction" in dinm.conclusion.evidence
 
 
+def test_the_verdict_is_read_at_a_layer_that_vanilla_alone_names(finished: Path) -> None:
+    result = comparison(finished)
+    assert result.causal_scores is not None
+    assert result.causal_scores.model == "vanilla"
+    assert result.causal_layer == result.causal_scores.toxic_layer
+    vanilla, dinm = result.rows
+    assert vanilla.conclusion.verdict == "reference"
+    assert dinm.causal is not None
+    assert dinm.causal.layer == result.causal_layer
+    assert dinm.causal.units == dinm.causal.n == 3
+    assert dinm.swap is not None
+    assert dinm.swap.layer == result.layer
+    assert dinm.conclusion.verdict == "undecided"
+    assert "3 prompts cannot show an effect: at least 5 are needed" in dinm.conclusion.evidence
+
+
 def test_every_generation_is_kept_with_its_prompt_and_verdict(finished: Path) -> None:
     lines = (finished / "generations.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
