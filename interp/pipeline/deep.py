@@ -75,7 +75,7 @@ def look(study: Study, analyses: Sequence[Analysis] | None = None, *, sequential
 
 
 def lab_of(study: Study) -> Lab:
-    """The inputs of every analysis, from what the comparison holds anyway; the behaviour is located on vanilla."""
+    """The inputs of every analysis, from what the comparison holds anyway."""
     benchmark = study.benchmark
     return Lab(
         instances=study.instances,
