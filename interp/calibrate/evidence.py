@@ -88,14 +88,13 @@ class Reference:
         )
 
 
-def evidence(organism: Organism, model: HookedModel, reference: Reference, located: int) -> OrganismEvidence:
+def evidence(organism: Organism, model: HookedModel, reference: Reference) -> OrganismEvidence:
     """Every measure on one organism.
 
     Args:
         organism: its recipe, for the truth.
         model: the organism.
         reference: the planted model it was made from.
-        located: what the default locator says of the planted model.
     """
     inputs, layer, seconds = reference.inputs, reference.layer, dict[str, float]()
     with _timed(seconds, "shares, all layers"):
@@ -122,7 +121,6 @@ def evidence(organism: Organism, model: HookedModel, reference: Reference, locat
         half=organism.half,
         drifted=organism.drifted,
         layer=layer,
-        located=located,
         shares=shares,
         region=region,
         shift=shift,

@@ -74,7 +74,7 @@ def page(calibration: Calibration) -> str:
     for s in sorted((s for s in c.locators if s.half == "held-out"), key=lambda s: (-s.hits.value, s.rank)):
         other = found.get(s.locator)
         lines.append(
-            f"| {s.locator} | {'yes' if s.needs_reference else 'no'} | {rate(s.hits, 0)} | "
+            f"| {_named(s)} | {'yes' if s.needs_reference else 'no'} | {rate(s.hits, 0)} | "
             f"{rate(other.hits, 0) if other else 'n/a'} | {rate(s.hits_elsewhere, 0)} | {fixed(s.rank, 1)} | "
             f"{fixed(s.seconds, 2)} |"
         )
@@ -111,7 +111,7 @@ def summary(c: Calibration) -> list[str]:
             f"The default locator ({default}) names {rate(mine.hits, 0)} % of {mine.hits.n} held-out planted models' "
             f"layers ({_goal(mine.hits.value)})."
         )
-    never = [s.locator for s in c.locators if s.half == "held-out" and s.hits.high < 50.0]
+    never = [s.locator for s in c.locators if s.half == "held-out" and s.hits.high < 50.0 and not s.control]
     if never:
         said.append(f"Not to be used to find where a behaviour sits (under half found, surely): {', '.join(never)}.")
     return said
@@ -137,7 +137,7 @@ def show(calibration: Calibration, told: list[str]) -> None:
         table.add_column(head, justify="left" if head == "locator" else "right")
     for s in sorted((s for s in calibration.locators if s.half == "held-out"), key=_order):
         yes = "yes" if s.needs_reference else ""
-        table.add_row(s.locator, yes, rate(s.hits, 0), fixed(s.rank, 1), fixed(s.seconds, 2))
+        table.add_row(_named(s), yes, rate(s.hits, 0), fixed(s.rank, 1), fixed(s.seconds, 2))
     console.print(table)
     print("", *summary(calibration), "", *told, sep="\n")
 
@@ -149,6 +149,10 @@ def _pairs(rules: tuple[RuleScore, ...]) -> list[tuple[RuleScore, RuleScore]]:
 
 def _order(score: LocatorScore) -> tuple[float, float]:
     return -score.hits.value, score.rank
+
+
+def _named(score: LocatorScore) -> str:
+    return f"{score.locator} (control)" if score.control else score.locator
 
 
 def _goal(value: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +98,8 @@ def tally(
     seconds: float,
 ) -> Calibration:
     """The scores of what was measured. Raises InputError where one half holds no organism."""
+    named = {r.plant: r.located for r in located if r.locator == DEFAULT_LOCATOR and not r.drifted}
+    evidences = [replace(e, located=named[e.plant]) for e in evidences if e.plant in named]
     rules, chosen = score_rules(evidences, settings.seed)
     threshold = chosen[SHARES.name]
     return Calibration(
@@ -135,7 +137,7 @@ class Scoring:
         if not check.made:
             return [Refused(o.name, f"its plant was not made: {check.why}") for o in variants]
         reference: Reference | None = None
-        located, refused = -1, list[Refused]()
+        refused = []
         for done, organism in enumerate(variants, start=1):
             check = self.nursery.check(organism)
             if not check.made:
@@ -145,9 +147,7 @@ class Scoring:
             elif not self.run.has(organism.name):
                 if reference is None:
                     reference = Reference(self.nursery.open(planted), planted.plant.layer, self.inputs)
-                    located = _modal(LOCATORS[DEFAULT_LOCATOR], reference.model, self.inputs)
-                found = evidence(organism, self.nursery.open(organism), reference, located)
-                self.run.save(organism.name, found)
+                self.run.save(organism.name, evidence(organism, self.nursery.open(organism), reference))
             report(done, len(variants))
         return refused
 

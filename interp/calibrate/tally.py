@@ -12,6 +12,7 @@ import numpy as np
 
 from interp.calibrate.rules import RULES, SHARES, Rule, accepted, coarse, majority
 from interp.errors import InputError
+from interp.mechanism.localise import LOCATORS
 from interp.records import Estimate
 from interp.records.calibration import LocatorResult, LocatorScore, OrganismEvidence, RuleScore
 from interp.stats import LEVEL, RESAMPLES, share
@@ -161,4 +162,5 @@ def _locator_score(name: str, half: str, mine: Sequence[LocatorResult], seed: in
         rank=float(np.mean([r.rank for r in mine])),
         by_shape={shape: hits(lambda r, shape=shape: r.shape == shape) for shape in shapes},
         seconds=float(np.mean([r.seconds for r in mine])),
+        control=name in LOCATORS and LOCATORS[name].control,
     )

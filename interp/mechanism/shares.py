@@ -61,7 +61,7 @@ FEWEST = 5
 class Thresholds:
     """When a share counts as the whole of a change. The defaults are the calibrated values (`interp.calibrate`)."""
 
-    share: float = 0.8
+    share: float = 0.7
     """The lower end of a share's interval must be above it."""
     gate: float = GATE
     """The lower end of the compliance drop must reach it, percentage points; else there is no effect to divide."""

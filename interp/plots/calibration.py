@@ -149,7 +149,7 @@ def shares_figure(calibration: Calibration) -> go.Figure:
     """Every organism with an effect: erased against bypassed, parallel against downstream."""
     fig = make_subplots(rows=1, cols=2, horizontal_spacing=0.11)
     pairs = (("erased", "bypassed"), ("parallel", "downstream"))
-    effects = [o for o in calibration.organisms if o.compliance_drop[1] >= 25.0]
+    effects = [o for o in calibration.organisms if o.says[SHOWN[0]] != "no effect"]
     for truth in TRUTHS:
         mine = [o for o in effects if (o.kind if o.kind == "upstream" else o.truth) == truth]
         for c, (x, y) in enumerate(pairs, start=1):
@@ -228,4 +228,5 @@ def thresholds_figure(calibration: Calibration) -> go.Figure:
 
 
 def _locator(score: LocatorScore) -> str:
-    return safe(score.locator) + (" (ref)" if score.needs_reference else "")
+    marks = [m for m, on in (("ref", score.needs_reference), ("control", score.control)) if on]
+    return safe(score.locator) + (f" ({', '.join(marks)})" if marks else "")

@@ -23,8 +23,6 @@ class OrganismEvidence:
     drifted: bool
     layer: int
     """0-based layer of the plant."""
-    located: int
-    """Layer that the default locator names on the planted model, which is all that a user could know."""
     shares: tuple[SwapShares, ...]
     """The four shares at every layer, lowest first."""
     region: tuple[RegionToxicity, ...]
@@ -39,6 +37,9 @@ class OrganismEvidence:
     n: int
     """Prompts."""
     seconds: dict[str, float]
+    located: int = -1
+    """Layer that the default locator names on the planted model, which is all that a user could know; filled in when
+    the scores are tallied."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class LocatorScore:
     by_shape: dict[str, Estimate]
     seconds: float
     """Mean seconds per model."""
+    control: bool = False
+    """A control that can name the right layer for a wrong reason; never to be believed."""
 
 
 @dataclass(frozen=True)

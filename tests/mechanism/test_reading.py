@@ -60,7 +60,7 @@ def test_vanilla_is_the_reference() -> None:
         (swap(parallel=0.95), "parallel"),
         (swap(bypassed=0.5, parallel=0.45), "upstream"),
         (swap(), "masked"),
-        (swap(erased=0.82, width=0.1), "mixed"),
+        (swap(erased=0.72, width=0.1), "mixed"),
         (swap(erased=0.5, bypassed=0.5), "mixed"),
         (swap(erased=0.95, gated=True), "no effect"),
         (swap(erased=0.95, gated=True, n=4), "undecided"),
