@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from interp.plots.defense import defense_rates, side_effects
 from interp.plots.flow import toxic_flow
 from interp.plots.layers import layer_heatmap, layer_histogram, located_by_model
-from interp.plots.mechanism import by_layer, swap_shares
+from interp.plots.mechanism import by_layer, stacked_shares, swap_shares
 from interp.plots.panels import methods
 from interp.plots.region import region_and_shift, region_definitions
 from interp.plots.save import Saved, save_figures
@@ -43,7 +43,20 @@ class Drawn:
 
 def draw(comparison: Comparison) -> tuple[Drawn, ...]:
     """Every figure that the comparison has data for, in the order of a report."""
-    makers = (_flow, _fig5, _definitions, _swaps, _defense, _costs, _heatmap, _histogram, _located, _by_layer, _fig8)
+    makers = (
+        _flow,
+        _fig5,
+        _definitions,
+        _swaps,
+        _stacked,
+        _defense,
+        _costs,
+        _heatmap,
+        _histogram,
+        _located,
+        _by_layer,
+        _fig8,
+    )
     found = (make(comparison) for make in makers)
     return tuple(drawn for drawn in found if drawn is not None)
 
@@ -134,6 +147,23 @@ def _swaps(c: Comparison) -> Drawn | None:
         read="The four shares sum to 100 %. Filled and open markers that disagree mean that parts work together.",
         limits="'by algebra' marks edits of W_V alone, whose share is 100 % whatever they did. The shares are of this "
         "layer only: at a wrong one an erasure reads as masked or parallel.",
+    )
+
+
+def _stacked(c: Comparison) -> Drawn | None:
+    found = [swap for row in c.rows for swap in (row.causal, row.swap) if swap is not None]
+    if not found:
+        return None
+    causal = next((row.causal.layer for row in c.rows if row.causal is not None), c.layer)
+    return Drawn(
+        "stacked_shares",
+        "Erased, bypassed, parallel, masked",
+        stacked_shares(c),
+        shows=f"The four shares of each method's change of behaviour as one bar (n = {ns_of(s.n for s in found)} "
+        f"prompts), at layer {causal}, where vanilla's behaviour was located, and at the toxic layer {c.layer}.",
+        read="A bar of one colour would be a clean answer. Where the two bars of a method differ, the answer is about "
+        "the layer as much as about the method; the verdict follows from the first.",
+        limits="intervals stand in the figure before; an edit of only one W_V has its bar there by algebra.",
     )
 
 

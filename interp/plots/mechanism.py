@@ -22,6 +22,8 @@ PARTS = (
     ("after the block", "#009E73", "triangle-up"),
 )
 """The four shares of a swap in their order: name, colour, symbol."""
+LABELLED = 5.0
+"""Percent from which a share is written into its bar."""
 
 
 def by_layer(comparison: Comparison) -> go.Figure:
@@ -124,6 +126,35 @@ def swap_shares(comparison: Comparison) -> go.Figure:
     ]
     row_axis(fig, labels)
     return finish(fig, 560, 120 + 74 * max(len(rows), 1), margin={"t": 40, "l": 84})
+
+
+def stacked_shares(comparison: Comparison) -> go.Figure:
+    """The four shares of each method as one stacked bar, at the layer that decides and at the toxic one."""
+    found = [
+        (row.name, swap)
+        for row in methods(comparison)
+        for swap in {s.layer: s for s in (row.causal, row.swap) if s is not None}.values()
+    ]
+    bars = [f"{safe(short(label(name)))}, layer {swap.layer}" for name, swap in found]
+    kept = [(bar, swap) for bar, (_, swap) in zip(bars, found, strict=True) if not swap.gated]
+    fig = go.Figure()
+    for i, (name, color, _) in enumerate(PARTS):
+        shares = [100 * (s.erased, s.bypassed, s.parallel, s.downstream)[i].value for _, s in kept]
+        fig.add_trace(
+            go.Bar(
+                x=shares, y=[bar for bar, _ in kept], orientation="h", name=name, marker={"color": color},
+                text=[f"{x:.0f}" if abs(x) >= LABELLED else "" for x in shares], textposition="inside",
+                insidetextanchor="middle", textangle=0, hovertemplate="%{x:.1f} %<extra></extra>",
+            )
+        )  # fmt: skip
+    for bar, (_, swap) in zip(bars, found, strict=True):
+        if swap.gated:
+            fig.add_annotation(text="no effect to divide", x=50, y=bar, font={"size": SMALL, "color": MUTED})
+    fig.update_xaxes(title={"text": f"Change of the refusal margin (%, n = {ns_of(s.n for _, s in found)} prompts)"})
+    fig.update_yaxes(categoryorder="array", categoryarray=bars[::-1], showgrid=False)
+    fig.update_yaxes(range=[-0.6, len(bars) - 0.4])
+    fig.update_layout(barmode="relative", bargap=0.35)
+    return finish(fig, 620, 130 + 34 * max(len(bars), 1), margin={"t": 52, "l": 120})
 
 
 def _ends(swap: SwapShares) -> list[float]:

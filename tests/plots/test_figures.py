@@ -11,7 +11,7 @@ from interp.plots.defense import defense_rates, side_effects
 from interp.plots.flow import PLACES, ROOM, toxic_flow
 from interp.plots.gallery import Drawn, draw
 from interp.plots.layers import layer_heatmap, layer_histogram, located_by_model, logit_lens_heatmap
-from interp.plots.mechanism import by_layer, swap_shares
+from interp.plots.mechanism import by_layer, stacked_shares, swap_shares
 from interp.plots.region import region_and_shift, region_definitions
 from interp.plots.source import shift_source
 from interp.records import Comparison, LayerScores
@@ -47,8 +47,8 @@ def test_every_hard_case_is_drawn(case: Comparison) -> None:
 def test_a_whole_comparison_gives_every_figure(all_drawn: tuple[Drawn, ...]) -> None:
     names = [d.name for d in all_drawn]
     assert names == [
-        "fig4_flow", "fig5_region_and_shift", "region_definitions", "swap_shares", "defense_rates", "side_effects",
-        "layer_heatmap", "toxic_layers", "located_by_model", "by_layer", "fig8_shift_source",
+        "fig4_flow", "fig5_region_and_shift", "region_definitions", "swap_shares", "stacked_shares", "defense_rates",
+        "side_effects", "layer_heatmap", "toxic_layers", "located_by_model", "by_layer", "fig8_shift_source",
     ]  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def test_every_caption_says_what_how_and_what_not(all_drawn: tuple[Drawn, ...]) 
 def test_axes_carry_the_number_of_inputs(usual: Comparison) -> None:
     for figure in (
         layer_heatmap(usual.layer_scores[0]), layer_histogram(usual.layer_scores), region_and_shift(usual),
-        by_layer(usual), swap_shares(usual), defense_rates(usual), side_effects(usual),
+        by_layer(usual), swap_shares(usual), stacked_shares(usual), defense_rates(usual), side_effects(usual),
     ):  # fmt: skip
         assert re.search(r"n = 27", said(figure))
     assert "n = 27" in shift_source(usual.sources).layout.coloraxis.colorbar.title.text
@@ -303,6 +303,16 @@ def test_gated_swaps_are_told_and_not_drawn(usual: Comparison) -> None:
     assert "too small a change of behaviour" in said(figure)
     assert "by algebra" in said(figure)
     assert {len(t.y) for t in figure.data if t.mode == "markers"} == {2}  # SFT and DINM of three
+
+
+def test_stacked_shares_add_up_and_a_gated_method_has_no_bar(usual: Comparison) -> None:
+    figure = stacked_shares(usual)
+    bars = {bar for trace in figure.data for bar in trace.y}
+    assert said(figure).count("no effect to divide") == 1
+    assert len(bars) == 2  # SFT and DINM of three
+    for bar in bars:
+        total = sum(x for trace in figure.data for x, y in zip(trace.x, trace.y, strict=True) if y == bar)
+        assert total == pytest.approx(100.0, abs=1.0)
 
 
 def test_a_name_is_text_and_never_markup() -> None:
