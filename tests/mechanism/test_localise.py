@@ -12,7 +12,7 @@ import torch
 from interp.errors import InputError
 from interp.locate import PAPER, layer_distances
 from interp.mechanism.localise import DEFAULT_LOCATOR, LOCATORS, Inputs, distances, get_locator, locate_behaviour
-from interp.mechanism.localise.runs import last_margin
+from interp.mechanism.margin import last_margin
 from interp.mechanism.shares import MarginTokens
 from interp.methods import Dinm
 from interp.models import HookedModel

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from interp.errors import InputError
 from interp.mechanism.localise.locator import Inputs, Scored
-from interp.mechanism.shares import MarginTokens
+from interp.mechanism.margin import MarginTokens, last_margin
 from interp.models import HookedModel, Tokens
-from interp.prefix import from_layer, logits_at
+from interp.prefix import from_layer
 
 Replace = Callable[[Float[Tensor, "batch seq d_model"]], Float[Tensor, "batch seq d_model"]]
 """What a module wrote -> what stands in for it."""
@@ -43,13 +43,6 @@ class Run:
 def writer(model: HookedModel, layer: int) -> nn.Module:
     """The module whose output the block adds to the residual stream as its MLP's."""
     return getattr(model.blocks[layer], "post_feedforward_layernorm", None) or model.mlp(layer)
-
-
-def last_margin(model: HookedModel, batch: Tokens, tokens: MarginTokens) -> Float[Tensor, "batch"]:
-    """Refusal margin at the last token; the vocabulary product is computed there alone."""
-    ids = batch.input_ids
-    last = torch.full((len(batch), 1), ids.shape[1] - 1, device=ids.device)
-    return tokens.margin(logits_at(model, batch, last)[:, 0])
 
 
 def run(model: HookedModel, batch: Tokens, tokens: MarginTokens) -> Run:

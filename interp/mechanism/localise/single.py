@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.mechanism.localise.locator import Inputs, Scored
-from interp.mechanism.localise.runs import by_batch, last_margin, margin_above, margins_without, needed, run, writer
-from interp.mechanism.shares import MarginTokens
+from interp.mechanism.localise.runs import by_batch, margin_above, margins_without, needed, run, writer
+from interp.mechanism.margin import MarginTokens, last_margin
 from interp.models import HookedModel, Tokens
 
 
