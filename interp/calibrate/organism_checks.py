@@ -1,7 +1,8 @@
 """Whether an organism is what it should be: effect, benign quality, leaks, and what its construction promised.
 
-Everything is measured on val. None of the shares that organisms are to calibrate is used here: a check that selected
-organisms by their shares would make the shares look good.
+Everything is measured on val. No share is computed here, as a check that selected organisms by their shares would make
+the shares look good; but three checks are of kin to one, on other prompts: the effect of each part of "mixed" alone
+(its R(W) and R(h) from the reference's side), the shift of what flows in of "parallel", and the effect of drift alone.
 """
 
 from __future__ import annotations
