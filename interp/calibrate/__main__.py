@@ -50,8 +50,8 @@ def main(
         if make:
             from interp.calibrate.organisms import make_all
 
-            with stages.stage("organisms") as report:
-                make_all(chosen, report)
+            with stages.stage("organisms"):
+                make_all(chosen, lambda line: stages.console.print(line, highlight=False, markup=False))
             return
         name = f"calibration-{shape}-{fingerprint([[o.name for o in chosen], prompts, seed, source_hash()])[:8]}"
         folder = out or Path("runs") / name

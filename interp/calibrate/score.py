@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from interp.calibrate.evidence import Inputs, Reference, evidence, plants_of
 from interp.calibrate.organisms import Nursery
@@ -175,7 +176,7 @@ class Scoring:
                     layer=plant.layer,
                     decoy=plant.decoy,
                     located=scores.toxic_layer,
-                    rank=1 + int((mean > mean[plant.layer]).sum()),
+                    rank=rank_of(mean, plant.layer),
                     share=float(np.mean(np.array(scores.located) == plant.layer)),
                     baseline=self.baseline(locator),
                     seconds=round(seconds, 3),
@@ -201,6 +202,16 @@ def _given(inputs: Inputs) -> LocatorInputs:
 
 
 # ------------------------------------------------------------------------------------------------- small things
+def rank_of(scores: Sequence[float] | Float[np.ndarray, "layer"], layer: int) -> int:
+    """The place of a layer among the scores, 1 the highest; of equal scores the middle place, rounded up.
+
+    A locator that saturates (a probe's AUROC is 1 at every layer) has not found what it cannot tell from the rest.
+    """
+    values = np.asarray(scores)
+    above, equal = int((values > values[layer]).sum()), int((values == values[layer]).sum())
+    return above + 1 + equal // 2
+
+
 def _line(e: OrganismEvidence, chosen: dict[str, float]) -> OrganismLine:
     """One organism in short."""
     at, first = e.shares[e.layer], e.region[0]

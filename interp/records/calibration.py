@@ -59,7 +59,7 @@ class LocatorResult:
     """Layer whose W_V was changed at random by the same norm."""
     located: int
     rank: int
-    """1: the plant's layer has the highest mean score."""
+    """1: the plant's layer has the highest mean score; among equal scores the middle place."""
     share: float
     """Share of the prompts that name the plant's layer; NaN where the locator has no score per prompt."""
     baseline: int

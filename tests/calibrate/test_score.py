@@ -11,7 +11,8 @@ from typing import ClassVar
 import pytest
 import torch
 
-from interp.calibrate import evidence, score
+from interp.calibrate import evidence, organisms, score
+from interp.calibrate.__main__ import run
 from interp.calibrate.organisms import Nursery
 from interp.calibrate.output import page, write
 from interp.calibrate.score import Settings, calibrate, shapes
@@ -22,11 +23,10 @@ from interp.models import HookedModel
 from interp.pipeline.progress import Stages
 from interp.records import dumps, loads
 from interp.records.calibration import Calibration
+from interp.records.organism import OrganismCheck
 
 SET, HELD = Plant("gpt2", 3, 0, 0.6), Plant("gpt2", 2, 0, 0.6)
-ORGANISMS = tuple(
-    Organism(plant, kind) for plant in (SET, HELD) for kind in ("planted", "drift", "masked", "benign")
-)
+ORGANISMS = tuple(Organism(plant, kind) for plant in (SET, HELD) for kind in ("planted", "drift", "masked", "benign"))
 
 
 class ByHand(Nursery):
@@ -104,3 +104,23 @@ def test_settings_that_cannot_give_an_interval_are_refused() -> None:
         Settings(())
     with pytest.raises(InputError, match="gpt2, llama, both"):
         shapes("bert")
+
+
+def test_make_alone_tells_each_organism_and_scores_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(organisms, "Nursery", lambda *_: SimpleNamespace(check=_as_made))
+    assert run(["--make", "--small", "--shape", "gpt2"]) == 0
+    told = capsys.readouterr().err
+    assert "2/12 gpt2-k2-s0-m-erased: made" in told.replace("\n", " ")
+    assert "Verdicts" not in told
+
+
+def _as_made(organism: Organism) -> OrganismCheck:
+    return OrganismCheck(organism.name, True, "", None, None, (0, 0), (0, 0), 0.0, (), 0.0, 0)
+
+
+def test_a_locator_that_cannot_tell_layers_apart_does_not_rank_the_plant_first() -> None:
+    assert score.rank_of([1.0, 1.0, 1.0, 0.5], 2) == 2  # the middle of places 1 to 3
+    assert score.rank_of([0.1, 0.9, 0.2], 1) == 1
+    assert score.rank_of([0.1, 0.9, 0.2], 0) == 3
