@@ -75,7 +75,8 @@ def calibrate(settings: Settings, out: Path, stages: Stages) -> Calibration:
     }
     run = Run(out, config)
     refused: list[Refused] = []
-    for shape in dict.fromkeys(o.plant.shape for o in settings.organisms):
+    wanted: set[Shape] = {o.plant.shape for o in settings.organisms}
+    for shape in sorted(wanted):
         mine = [o for o in settings.organisms if o.plant.shape == shape]
         with stages.stage(f"{shape}: aligned model"):
             nursery = Nursery(shape)
