@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from interp.commands import run_app
+from interp.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -41,6 +42,8 @@ def main(
 
     wanted = shapes(shape)
     chosen = tuple(o for o in (SMALL if small else organisms()) if o.plant.shape in wanted)
+    if not chosen:
+        raise InputError(f"--small holds organisms of the GPT-2 shape only, and --shape is {shape}")
     if list_:
         for organism in chosen:
             print(f"{organism.name:44s} {organism.truth:10s} {organism.half}")

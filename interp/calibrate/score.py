@@ -224,7 +224,7 @@ def _line(e: OrganismEvidence, chosen: dict[str, float]) -> OrganismLine:
         organism=e.organism,
         shape=e.shape,
         kind=e.kind,
-        truth=e.truth,
+        truth=e.kind if e.kind == "upstream" else e.truth,
         half=e.half,
         drifted=e.drifted,
         layer=e.layer,

@@ -120,17 +120,20 @@ def _rule_score(
 def clustered(plants: Sequence[str], hits: Sequence[bool], seed: int = 0) -> Estimate:
     """A share in percent; the interval is the wider of Wilson's and a bootstrap over plants.
 
-    A bootstrap of a share that is 0 or 100 % in every plant has no width, which would claim too much.
+    A bootstrap of a share that is 0 or 100 % in every plant has no width, which would claim too much: then Wilson's
+    interval takes the plants as its units, since organisms of one plant may all be right for one reason.
     """
     if not hits:
         return Estimate(float("nan"), float("nan"), float("nan"), 0, "%", "nothing to count")
     names = sorted(set(plants))
     counts = np.array([[sum(h for p, h in zip(plants, hits, strict=True) if p == n), plants.count(n)] for n in names])
-    wilson = share(int(sum(hits)), len(hits))
+    hit, alike = int(sum(hits)), len({*hits}) == 1
+    wilson = share(len(names) * hit / len(hits), len(names)) if alike else share(hit, len(hits))
     rng = np.random.default_rng(seed)
     draws = counts[rng.integers(0, len(names), (RESAMPLES, len(names)))].sum(axis=1)
     low, high = np.quantile(100.0 * draws[:, 0] / draws[:, 1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     how = f"95 %, the wider of Wilson and a bootstrap over {len(names)} plants, seed {seed}"
+    how = f"Wilson 95 % over {len(names)} plants" if alike else how
     return Estimate(wilson.value, min(wilson.low, float(low)), max(wilson.high, float(high)), len(hits), "%", how)
 
 

@@ -47,7 +47,7 @@ def draw_calibration(calibration: Calibration) -> tuple[Drawn, ...]:
             rules_figure(calibration.rules),
             shows=f"Verdicts that are right, by rule ({rests}). Dark: plants that no threshold was chosen on.",
             read="Left: all six truths. Right: only erased, not erased, or no effect, which is what the paper's two "
-            "measures can tell apart. Whiskers: 95 %, the wider of Wilson and a bootstrap over plants.",
+            "measures can tell apart. Whiskers: 95 %, a bootstrap over plants or Wilson's, the wider.",
             limits="truths are planted in a model of 1.5 M parameters; on models that nobody planted anything in the "
             "behaviour need not sit in one matrix.",
         ),
@@ -151,7 +151,7 @@ def shares_figure(calibration: Calibration) -> go.Figure:
     pairs = (("erased", "bypassed"), ("parallel", "downstream"))
     effects = [o for o in calibration.organisms if o.says[SHOWN[0]] != "no effect"]
     for truth in TRUTHS:
-        mine = [o for o in effects if (o.kind if o.kind == "upstream" else o.truth) == truth]
+        mine = [o for o in effects if o.truth == truth]
         for c, (x, y) in enumerate(pairs, start=1):
             if mine:
                 fig.add_trace(

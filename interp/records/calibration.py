@@ -116,6 +116,7 @@ class OrganismLine:
     shape: str
     kind: str
     truth: str
+    """"upstream": bypassed, parallel and upstream are all right (`calibrate.rules.accepted`)."""
     half: str
     drifted: bool
     layer: int
