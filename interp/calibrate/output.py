@@ -45,10 +45,10 @@ def page(calibration: Calibration) -> str:
         "reported on the other. Organisms calibrate a measure; they say nothing about where real models keep anything.",
         "",
         "Organisms are selected on val by what they do, not by what a measure says of them, with two exceptions: a "
-        "mixed one is kept only where each of its two parts alone moves the refusal margin, and a drifted one only where "
-        "the drift alone does no more than 15 % of the effect. Each plant's drifted copy is no independent plant. Where "
-        "every answer is alike, the interval counts plants. “At the located layer” equals “at the plant” where the "
-        "locator finds every plant; what a wrong layer does is in a table of its own.",
+        "mixed one is kept only where each of its two parts alone moves the refusal margin, and a drifted one only "
+        "where the drift alone does no more than 15 % of the effect. Each plant's drifted copy is no independent "
+        "plant. Where every answer is alike, the interval counts plants. “At the located layer” equals “at the plant” "
+        "where the locator finds every plant; what a wrong layer does is in a table of its own.",
         "",
         f"`python -m interp.calibrate` makes and scores them ({fixed(c.seconds / 60, 0)} minutes with the organisms in "
         "the cache).",
