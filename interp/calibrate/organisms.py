@@ -34,6 +34,8 @@ CODE = (
     "demo/lexicon.py",
 )
 """Files that the weights of an organism depend on."""
+CHECKS = ("calibrate/organism_checks.py", "mechanism/margin.py")
+"""Files that what is said of an organism depends on beside its weights."""
 SOURCES: dict[Shape, str] = {"gpt2": "demo", "llama": "demo-llama"}
 """Shape -> the model its organisms start from."""
 
@@ -112,7 +114,7 @@ class Nursery:
     def check(self, organism: Organism) -> OrganismCheck:
         """What the organism does, and whether it is what it should be; measured on val, once."""
         self._own(organism)
-        file = self._file(organism).with_suffix(".json")
+        file = self._file(organism).with_suffix(f".{source_hash(*CHECKS)[:8]}.json")
         if file.exists():
             try:
                 return from_dict(OrganismCheck, read_json(file))
