@@ -139,7 +139,7 @@ def weight_groups(reference: HookedModel, model: HookedModel, layer: int) -> dic
     Raises:
         InputError: the two models have different parameters.
     """
-    moved = dict.fromkeys(GROUPS, 0.0)
+    moved: dict[str, float] = dict.fromkeys(GROUPS, 0.0)
     theirs = dict(model.hf.named_parameters())
     value = reference.value_name(layer)
     for name, parameter in reference.hf.named_parameters():
