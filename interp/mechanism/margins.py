@@ -53,8 +53,9 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
         question="To which prompts does each model's first token refuse, and where in an attack does that arise?",
         reading="",
         how_to_read="Above zero the first token of the answer is more likely one that refuses than one that complies. "
-        "Harmless requests are the control: a margin above zero there is over-refusal. In the token views a colour on "
-        "a token is what the model would say next if the prompt ended there.",
+        "Harmless requests are the control: a margin above zero there says which of the two kinds of first token is "
+        "likelier, not that the request is refused. In the token views a colour on a token is what the model would say "
+        "next if the prompt ended there.",
         limits="one token of the answer is read, not the answer; refusals that begin otherwise are not seen. The token "
         "views show a single attack; the tokens inside a prompt are no places where an answer begins.",
         n=len(lab.instances),

@@ -64,7 +64,7 @@ def look(study: Study, analyses: Sequence[Analysis] | None = None, *, sequential
         names = ["vanilla", *(s.name for s in study.settings.specs())]
         parts = [_load(study, analysis.name, name) for name in names if _done(study, analysis.name, name)]
         if parts:
-            findings.append(merge(parts, analysis.read))
+            findings.append(_read(analysis, parts, failed))
             _write(study, analysis.name, findings[-1])
     if any(s.name == "dinm" and s.source is None for s in study.settings.specs()):
         if sequential:
@@ -72,6 +72,16 @@ def look(study: Study, analyses: Sequence[Analysis] | None = None, *, sequential
         if not study.settings.keep_edits:
             edited.drop_edits(study, "dinm")
     return Deep(tuple(findings), tuple(failed.values()))
+
+
+def _read(analysis: Analysis, parts: Sequence[Finding], failed: dict[str, str]) -> Finding:
+    """The parts as one finding with its reading. What was measured stays where it cannot be put in words, e.g. because
+    a model lacks the panel that is read."""
+    try:
+        return merge(parts, analysis.read)
+    except (InputError, LookupError, StopIteration, ValueError) as error:
+        failed[analysis.name] = f"{analysis.name} measured, but not put in words: {str(error) or type(error).__name__}"
+        return merge(parts)
 
 
 def lab_of(study: Study) -> Lab:
@@ -141,6 +151,7 @@ def _model(study: Study, spec: Spec) -> Iterator[tuple[HookedModel, str]]:
         first = study.instances[0]
         edit = next(edited.edits(study, spec.name, [first]))
         note = f"one of {len(study.instances)} edits stands for all: the one made on instance {first.id}"
+        note += ", asked without S" if study.suffix else ""
         yield edit.beside(study.vanilla), note
     else:
         with trained(study, spec.name, {}).applied(study.vanilla) as model:

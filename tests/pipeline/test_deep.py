@@ -18,7 +18,7 @@ from interp.models import HookedModel
 from interp.pipeline import deep
 from interp.plots.chapter import chapter
 from interp.plots.findings import draw_findings
-from interp.records import Finding, loads
+from interp.records import Bars, Finding, loads
 
 TELLS = "expected a reference model, got none"
 
@@ -122,3 +122,15 @@ def test_the_chapter_has_a_section_a_box_and_limits_for_every_finding(looked: tu
     assert text.count("How to read this") == text.count(">Limits<") == 3
     assert text.count("CircuitsVis.ColoredTokens") == 4  # two models, two measures
     assert "&lt;b&gt;" in text
+
+
+def test_what_was_measured_stays_where_it_cannot_be_put_in_words() -> None:
+    def stumbles(_: Finding) -> str:
+        raise StopIteration
+
+    panel = Bars("p", "nats", ("vanilla",), {"s": (None,)})
+    part = Finding("odd", "t", "q", "", "h", "l", n=1, seed=0, bars=(panel,))
+    failed: dict[str, str] = {}
+    found = deep._read(Analysis("odd", lambda *_: part, stumbles), [part], failed)
+    assert found.bars == (panel,)
+    assert failed == {"odd": "odd measured, but not put in words: StopIteration"}
