@@ -50,9 +50,10 @@ def page(calibration: Calibration) -> str:
         "plant. Where every answer is alike, the interval counts plants. “At the located layer” equals “at the plant” "
         "where the locator finds every plant; what a wrong layer does is in a table of its own.",
         "",
-        "The default locator was first logit-lens push. It was replaced after both halves had been seen, when push missed "
-        "the goal on the held-out half (80 %, and 87 % right verdicts at the layer it names). The half “set” alone would "
-        "have chosen the same locator, but its held-out numbers were not unseen, and fresh plants have to confirm them.",
+        "The default locator was first logit-lens push. It was replaced after both halves had been seen, when push "
+        "missed the goal on the held-out half (80 %, and 87 % right verdicts at the layer it names). The half “set” "
+        "alone would have chosen the same locator, but its held-out numbers were not unseen, and fresh plants have to "
+        "confirm them.",
         "",
         f"`python -m interp.calibrate` makes and scores them ({fixed(c.seconds / 60, 0)} minutes with the organisms in "
         "the cache).",
