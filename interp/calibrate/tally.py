@@ -1,6 +1,6 @@
-"""From evidence to scores: thresholds chosen on one half of the plants, everything reported on both.
+"""From evidence to scores: thresholds chosen on one half of the plants, everything reported on both and on fresh ones.
 
-All variants of a plant are in one half, and intervals resample plants: variants of one plant are not independent.
+All variants of a plant are in one part, and intervals resample plants: variants of one plant are not independent.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from interp.records.calibration import LocatorResult, LocatorScore, OrganismEvid
 from interp.stats import LEVEL, RESAMPLES, share
 
 HALVES = ("set", "held-out")
+PARTS = (*HALVES, "fresh")
+"""The halves, and the plants made after everything had been fixed; a small calibration has none of these."""
 
 
 # ------------------------------------------------------------------------------------------------- rules
@@ -36,15 +38,16 @@ def choose(rule: Rule, evidences: Sequence[OrganismEvidence]) -> float:
 
 
 def score_rules(evidences: Sequence[OrganismEvidence], seed: int = 0) -> tuple[list[RuleScore], dict[str, float]]:
-    """Every rule on both halves, the control that always gives one answer last; and the chosen thresholds by rule.
+    """Every rule on every part, the control that always gives one answer last; and the chosen thresholds by rule.
 
     Raises:
         InputError: one of the halves is empty.
     """
-    halves = {half: [e for e in evidences if e.half == half] for half in HALVES}
-    for half, members in halves.items():
-        if not members:
+    halves = {half: [e for e in evidences if e.half == half] for half in PARTS}
+    for half in HALVES:
+        if not halves[half]:
             raise InputError(f"no organism of the half {half!r} was scored; a threshold needs both halves")
+    halves = {half: members for half, members in halves.items() if members}
     scores: list[RuleScore] = []
     chosen: dict[str, float] = {}
     for rule in RULES:
@@ -63,8 +66,10 @@ def score_rules(evidences: Sequence[OrganismEvidence], seed: int = 0) -> tuple[l
 def by_threshold(evidences: Sequence[OrganismEvidence]) -> dict[str, tuple[tuple[float, float], ...]]:
     """Half -> (threshold, percent right) of the shares at the plant's layer."""
     found = {}
-    for half in HALVES:
+    for half in PARTS:
         members = [e for e in evidences if e.half == half]
+        if not members:
+            continue
         found[half] = tuple(
             (t, 100.0 * float(np.mean([SHARES.says(e, t) in accepted(e) for e in members]))) for t in SHARES.thresholds
         )
@@ -139,10 +144,10 @@ def clustered(plants: Sequence[str], hits: Sequence[bool], seed: int = 0) -> Est
 
 # ------------------------------------------------------------------------------------------------- locators
 def score_locators(results: Sequence[LocatorResult], seed: int = 0) -> list[LocatorScore]:
-    """Every locator on both halves, in the order of the results. Plants in layer 0 are not counted (see README)."""
+    """Every locator on every part, in the order of the results. Plants in layer 0 are not counted (see README)."""
     scores = []
     for name in dict.fromkeys(r.locator for r in results):
-        for half in HALVES:
+        for half in PARTS:
             mine = [r for r in results if r.locator == name and r.half == half and r.layer >= 1]
             if mine:
                 scores.append(_locator_score(name, half, mine, seed))

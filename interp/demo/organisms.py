@@ -100,13 +100,16 @@ class Organism:
         return TRUTHS[self.kind]
 
     @property
-    def half(self) -> Literal["set", "held-out"]:
-        """Which half its plant is in: thresholds are chosen on "set" and reported on "held-out".
+    def half(self) -> Literal["set", "held-out", "fresh"]:
+        """Which part its plant is in: thresholds are chosen on "set", reported on "held-out", confirmed on "fresh".
 
-        All organisms of a plant are in one half. Of the two plants of a shape and layer one is in each, and which one
-        alternates, so that both halves hold all layers, shapes and sizes.
+        All organisms of a plant are in one part. Of the first two plants of a shape and layer one is in each half, and
+        which one alternates, so that both halves hold all layers, shapes and sizes. "fresh" are the plants that were
+        made after thresholds and default locator had been fixed.
         """
         plant = self.plant
+        if plant.seed >= FRESH:
+            return "fresh"
         return "set" if (plant.layer + plant.seed + (plant.shape == "llama")) % 2 else "held-out"
 
 
@@ -114,22 +117,34 @@ PLANTED: dict[Shape, dict[int, tuple[str, str]]] = {
     "gpt2": {1: ("s", "l"), 2: ("m", "s"), 3: ("l", "m"), 4: ("m", "l"), 5: ("l", "m")},
     "llama": {1: ("m", "l"), 2: ("l", "xl"), 3: ("l", "m"), 4: ("m", "s"), 5: ("s", "m")},
 }
-"""Shape -> layer -> sizes of seeds 0 and 1: those that were found to take there (others fail, and are refused)."""
+"""Shape -> layer -> sizes of seeds 0 and 1: those that were found to take there (others fail, and are refused). Fresh
+plants have the size of their parity, which was not tried on them."""
+
+
+FRESH = 2
+"""Seeds from here on are fresh plants."""
+
+
+def _plant(shape: Shape, layer: int, seed: int) -> Plant:
+    layers = PLANTED[shape]
+    # Odd seeds have a decoy, three layers on: never at the plant's own layer nor at layer 0.
+    decoy = (layer + 2) % len(layers) + 1 if seed % 2 else None
+    return Plant(shape, layer, seed, SIZES[layers[layer][seed % 2]], decoy)
 
 
 def _plants() -> tuple[Plant, ...]:
-    found = []
-    for shape, layers in PLANTED.items():
-        for layer, sizes in layers.items():
-            for seed, size in enumerate(sizes):
-                # Seed 1 has a decoy, three layers on: never at the plant's own layer nor at layer 0.
-                decoy = (layer + 2) % len(layers) + 1 if seed else None
-                found.append(Plant(shape, layer, seed, SIZES[size], decoy))
-    return tuple(found)
+    """The plants of both halves, then one fresh plant a shape and layer, every other one with a decoy."""
+    halves = [_plant(shape, layer, seed) for shape, layers in PLANTED.items() for layer in layers for seed in (0, 1)]
+    fresh = [
+        _plant(shape, layer, FRESH + (layer + (shape == "llama")) % 2)
+        for shape, layers in PLANTED.items()
+        for layer in layers
+    ]
+    return (*halves, *fresh)
 
 
 PLANTS: tuple[Plant, ...] = _plants()
-"""Two plants a layer and shape, of different sizes, one of them with a decoy. Layer 0 is left out: several locators
+"""Three plants a layer and shape, of different sizes, half of them with a decoy. Layer 0 is left out: several locators
 name it whatever was planted."""
 
 CLEAN: tuple[Kind, ...] = get_args(Kind)[2:]
