@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from interp.plots.text import fixed, rate
-from interp.records import dumps
+from interp.records import Estimate, dumps
 from interp.records.calibration import Calibration, LocatorScore, RuleScore
 from interp.runs import write_text
 
 RECORD = "calibration.json"
 PAGE = "CALIBRATION.md"
 GOAL = 95.0
-"""Percent right on held-out plants that a measure should reach."""
+"""Percent right on plants that nothing was chosen on that a measure should reach."""
+SHOWN = ("fresh", "held-out", "set")
+"""The parts in the order in which tables show them."""
+FRESH = " and on fresh plants, whose seeds were first used after thresholds, default locator and recipe had been fixed"
+S = TypeVar("S", RuleScore, LocatorScore)
 
 
 def write(calibration: Calibration, folder: Path, figures: bool = True) -> list[str]:
@@ -34,6 +40,7 @@ def page(calibration: Calibration) -> str:
     from interp.plots.calibration import draw_calibration
 
     c = calibration
+    fresh = any(o.half == "fresh" for o in c.organisms)
     plants = {shape: len({r.plant for r in c.results if r.shape == shape}) for shape in {r.shape for r in c.results}}
     lines = [
         "# Calibration: which measures can be trusted for what",
@@ -41,8 +48,9 @@ def page(calibration: Calibration) -> str:
         f"{len(c.organisms)} organisms with a truth known by construction, made from "
         + " and ".join(f"{n} plants in the {shape} shape" for shape, n in sorted(plants.items()))
         + f" of the demo model; {len(c.refused)} were refused because their recipe did not make what it should. "
-        f"{c.n_prompts} test prompts each, seed {c.seed}. Thresholds were chosen on one half of the plants and are "
-        "reported on the other. Organisms calibrate a measure; they say nothing about where real models keep anything.",
+        f"{c.n_prompts} test prompts each, seed {c.seed}. Thresholds were chosen on one half of the plants (“set”) and "
+        f"are reported on the other (“held-out”){FRESH if fresh else ''}. "
+        "Organisms calibrate a measure; they say nothing about where real models keep anything.",
         "",
         "Organisms are selected on val by what they do, not by what a measure says of them, with two exceptions: a "
         "mixed one is kept only where each of its two parts alone moves the refusal margin, and a drifted one only "
@@ -52,11 +60,11 @@ def page(calibration: Calibration) -> str:
         "",
         "The default locator was first logit-lens push. It was replaced after both halves had been seen, when push "
         "missed the goal on the held-out half (80 %, and 87 % right verdicts at the layer it names). The half “set” "
-        "alone would have chosen the same locator, but its held-out numbers were not unseen, and fresh plants have to "
+        "alone would have chosen the same locator, but its held-out numbers were not unseen: only fresh plants can "
         "confirm them.",
         "",
-        f"`python -m interp.calibrate` makes and scores them ({fixed(c.seconds / 60, 0)} minutes with the organisms in "
-        "the cache).",
+        f"`python -m interp.calibrate` makes and scores them; the run that made this page took "
+        f"{fixed(c.seconds / 60, 0)} minutes.",
         "",
         "## In short",
         "",
@@ -64,29 +72,26 @@ def page(calibration: Calibration) -> str:
         "",
         "## Verdicts",
         "",
-        "| rule | right, held-out % | right, other half % | erased or not, held-out % | false positives % | CPU s |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| rule | right, % | erased or not, % | false positives, % | CPU s |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    for held, other in _pairs(c.rules):
+    for mine in _by_part(c.rules, lambda r: r.rule).values():
+        held = mine["held-out"]
         chosen = "" if held.threshold is None else f" (threshold {held.threshold:g})"
-        lines.append(
-            f"| {held.rule}{chosen} | {rate(held.right, 0)} | {rate(other.right, 0)} | {rate(held.coarse, 0)} | "
-            f"{rate(held.false_positive, 0)} | {fixed(held.seconds, 1)} |"
-        )
+        cells = (_parts({p: get(r) for p, r in mine.items()}) for get in (_right, _coarse, _false_positive))
+        lines.append(f"| {held.rule}{chosen} | {' | '.join(cells)} | {fixed(held.seconds, 1)} |")
     lines += [
         "",
         "## Locators",
         "",
-        "| locator | needs a second model | found, held-out % | found, other half % | where it said another layer "
-        "before % | mean rank | CPU s |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| locator | needs a second model | found, % | where it said another layer before, % | mean rank | CPU s |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
-    found = {s.locator: s for s in c.locators if s.half == "set"}
-    for s in sorted((s for s in c.locators if s.half == "held-out"), key=lambda s: (-s.hits.value, s.rank)):
-        other = found.get(s.locator)
+    for mine in sorted(_by_part(c.locators, lambda s: s.locator).values(), key=lambda m: _order(m["held-out"])):
+        s = mine["held-out"]
+        found, elsewhere = (_parts({p: get(x) for p, x in mine.items()}) for get in (_hits, _elsewhere))
         lines.append(
-            f"| {_named(s)} | {'yes' if s.needs_reference else 'no'} | {rate(s.hits, 0)} | "
-            f"{rate(other.hits, 0) if other else 'n/a'} | {rate(s.hits_elsewhere, 0)} | {fixed(s.rank, 1)} | "
+            f"| {_named(s)} | {'yes' if s.needs_reference else 'no'} | {found} | {elsewhere} | {fixed(s.rank, 1)} | "
             f"{fixed(s.seconds, 2)} |"
         )
     lines += ["", "## An erasure seen from the wrong layer", "", "| layer | verdicts |", "| --- | --- |"]
@@ -101,26 +106,23 @@ def page(calibration: Calibration) -> str:
 
 
 def summary(c: Calibration) -> list[str]:
-    """What the calibration says, one sentence each."""
-    rules = {(r.rule, r.half): r for r in c.rules}
-    shares = rules["four shares, at the plant", "held-out"]
-    paper = rules["the paper's, best threshold", "held-out"]
-    located = rules["four shares, at the located layer", "held-out"]
+    """What the calibration says, one sentence each; the last numbers in each are those of fresh plants, if any."""
+    rules = _by_part(c.rules, lambda r: r.rule)
+    shares, located = rules["four shares, at the plant"], rules["four shares, at the located layer"]
+    paper = rules["the paper's, best threshold"]
     default = c.config.get("default locator", "")
-    mine = next((s for s in c.locators if s.locator == default and s.half == "held-out"), None)
+    mine = _by_part(c.locators, lambda s: s.locator).get(default)
     said = [
-        f"The four shares at the plant's layer are right for {rate(shares.right, 0)} % of {shares.right.n} held-out "
-        f"organisms ({_goal(shares.right.value)}), at the layer that the default locator names for "
-        f"{rate(located.right, 0)} %.",
-        f"The paper's two measures are right for {rate(paper.right, 0)} %, and for {rate(paper.coarse, 0)} % where "
-        "only erased, not erased and no effect are told apart.",
-        f"Of organisms without an effect the shares call {rate(shares.false_positive, 0)} % something, the paper's "
-        f"measures {rate(paper.false_positive, 0)} %.",
+        f"The four shares at the plant's layer are right for {_told(shares, _right)} ({_goal(shares, _right)}), at the "
+        f"layer that the default locator names for {_told(located, _right)} ({_goal(located, _right)}).",
+        f"The paper's two measures are right for {_told(paper, _right)}, and for {_told(paper, _coarse)} where only "
+        "erased, not erased and no effect are told apart.",
+        f"Of organisms without an effect the shares call {_told(shares, _false_positive)} something, the paper's "
+        f"measures {_told(paper, _false_positive)}.",
     ]
     if mine is not None:
         said.append(
-            f"The default locator ({default}) names {rate(mine.hits, 0)} % of {mine.hits.n} held-out planted models' "
-            f"layers ({_goal(mine.hits.value)})."
+            f"The default locator ({default}) names the planted layer of {_told(mine, _hits)} ({_goal(mine, _hits)})."
         )
     never = [s.locator for s in c.locators if s.half == "held-out" and s.hits.high < 50.0 and not s.control]
     if never:
@@ -135,27 +137,78 @@ def show(calibration: Calibration, told: list[str]) -> None:
 
     console = Console()
     console = console if console.is_terminal else Console(width=150)
-    table = Table(title="Verdicts, held-out plants", title_justify="left")
-    for head in ("rule", "right, %", "erased or not, %", "false positives, %", "threshold"):
+    rules = _by_part(calibration.rules, lambda r: r.rule)
+    parts = [part for part in SHOWN if part in next(iter(rules.values()))]
+    table = Table(title="Verdicts", title_justify="left")
+    for head in ("rule", *(f"right, {p}, %" for p in parts), "erased or not, held-out, %", "false positives, %"):
         table.add_column(head, justify="left" if head == "rule" else "right")
-    for r in calibration.rules:
-        if r.half == "held-out":
-            shown = "" if r.threshold is None else f"{r.threshold:g}"
-            table.add_row(r.rule, rate(r.right, 0), rate(r.coarse, 0), rate(r.false_positive, 0), shown)
+    for name, mine in rules.items():
+        held = mine["held-out"]
+        table.add_row(
+            name, *(rate(mine[p].right, 0) for p in parts), rate(held.coarse, 0), rate(held.false_positive, 0)
+        )
     console.print(table)
-    table = Table(title="Locators, held-out plants", title_justify="left")
-    for head in ("locator", "second model", "found, %", "rank", "CPU s"):
+    table = Table(title="Locators", title_justify="left")
+    for head in ("locator", "second model", *(f"found, {p}, %" for p in parts), "rank", "CPU s"):
         table.add_column(head, justify="left" if head == "locator" else "right")
-    for s in sorted((s for s in calibration.locators if s.half == "held-out"), key=_order):
-        yes = "yes" if s.needs_reference else ""
-        table.add_row(_named(s), yes, rate(s.hits, 0), fixed(s.rank, 1), fixed(s.seconds, 2))
+    locators = _by_part(calibration.locators, lambda s: s.locator)
+    for mine in sorted(locators.values(), key=lambda m: _order(m["held-out"])):
+        s = mine["held-out"]
+        found = [rate(mine[p].hits, 0) if p in mine else "" for p in parts]
+        table.add_row(_named(s), "yes" if s.needs_reference else "", *found, fixed(s.rank, 1), fixed(s.seconds, 2))
     console.print(table)
     print("", *summary(calibration), "", *told, sep="\n")
 
 
-def _pairs(rules: tuple[RuleScore, ...]) -> list[tuple[RuleScore, RuleScore]]:
-    other = {r.rule: r for r in rules if r.half == "set"}
-    return [(r, other[r.rule]) for r in rules if r.half == "held-out"]
+def _by_part(scores: Iterable[S], name: Callable[[S], str]) -> dict[str, dict[str, S]]:
+    """Rule or locator -> part -> score, for those that were scored on the held-out half."""
+    found: dict[str, dict[str, S]] = {}
+    for score in scores:
+        found.setdefault(name(score), {})[score.half] = score
+    return {key: parts for key, parts in found.items() if "held-out" in parts}
+
+
+def _right(score: RuleScore) -> Estimate:
+    return score.right
+
+
+def _coarse(score: RuleScore) -> Estimate:
+    return score.coarse
+
+
+def _false_positive(score: RuleScore) -> Estimate:
+    return score.false_positive
+
+
+def _hits(score: LocatorScore) -> Estimate:
+    return score.hits
+
+
+def _elsewhere(score: LocatorScore) -> Estimate | None:
+    return score.hits_elsewhere
+
+
+def _parts(estimates: Mapping[str, Estimate | None]) -> str:
+    """A cell: each part's number, the untouched ones first, e.g. "held-out 99 [96, 100], set 98 [93, 100]"."""
+    return ", ".join(f"{part} {rate(estimates[part], 0)}" for part in SHOWN if part in estimates)
+
+
+def _told(scores: Mapping[str, S], get: Callable[[S], Estimate]) -> str:
+    """E.g. "99 [96, 100] % of 134 held-out organisms and 98 [94, 100] % of 120 fresh ones"."""
+    said = []
+    for part in ("held-out", "fresh"):
+        if part in scores:
+            estimate = get(scores[part])
+            what = f"{estimate.n} {part} ones" if said else f"{estimate.n} {part} models"
+            said.append(f"{rate(estimate, 0)} % of {what}")
+    return " and ".join(said)
+
+
+def _goal(scores: Mapping[str, S], get: Callable[[S], Estimate]) -> str:
+    """The goal against the part that nothing was chosen on or after seeing: fresh plants where there are some."""
+    part = "fresh" if "fresh" in scores else "held-out"
+    met = "met" if get(scores[part]).value >= GOAL else "missed"
+    return f"goal {GOAL:.0f} % {met} on {part} plants"
 
 
 def _order(score: LocatorScore) -> tuple[float, float]:
@@ -164,7 +217,3 @@ def _order(score: LocatorScore) -> tuple[float, float]:
 
 def _named(score: LocatorScore) -> str:
     return f"{score.locator} (control)" if score.control else score.locator
-
-
-def _goal(value: float) -> str:
-    return f"goal {GOAL:.0f} % {'met' if value >= GOAL else 'missed'}"

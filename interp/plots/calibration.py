@@ -1,11 +1,12 @@
 """The calibration as figures: which rule is right how often, which locator finds a plant, how shares lie.
 
-Records in, figures out. Held-out plants are what counts; the half that thresholds were chosen on stands beside them,
-paler, so that a difference would show.
+Records in, figures out. Held-out and fresh plants are what counts; the half that thresholds were chosen on stands
+beside them, paler, so that a difference would show.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -17,7 +18,15 @@ from interp.plots.theme import INK, MUTED, SMALL, errors, finish, heading
 from interp.records import Estimate
 from interp.records.calibration import Calibration, LocatorScore, RuleScore
 
-HELD, SET = "#0072B2", "#9CC7E0"
+HELD, SET, FRESH = "#0072B2", "#9CC7E0", "#003A5D"
+PARTS = (
+    ("set", SET, "dot", "half that thresholds were chosen on"),
+    ("held-out", HELD, "solid", "held-out half"),
+    ("fresh", FRESH, "dash", "fresh plants, made after everything was fixed"),
+)
+"""Part, colour, dash, what the legend calls it. A small calibration has no fresh plants."""
+LAYERS = 6
+"""Of both shapes of the demo, which all organisms are made from."""
 TRUTHS = ("erased", "bypassed", "parallel", "upstream", "masked", "mixed", "none")
 VERDICTS = ("erased", "bypassed", "parallel", "upstream", "masked", "mixed", "no effect")
 COLORS = {
@@ -45,7 +54,7 @@ def draw_calibration(calibration: Calibration) -> tuple[Drawn, ...]:
             "calibration_rules",
             "Which verdict can be trusted",
             rules_figure(calibration.rules),
-            shows=f"Verdicts that are right, by rule ({rests}). Dark: plants that no threshold was chosen on.",
+            shows=f"Verdicts that are right, by rule ({rests}). Darker: plants that no threshold was chosen on.",
             read="Left: all six truths. Right: only erased, not erased, or no effect, which is what the paper's two "
             "measures can tell apart. Whiskers: 95 %, a bootstrap over plants or Wilson's, the wider.",
             limits="truths are planted in a model of 1.5 M parameters; on models that nobody planted anything in the "
@@ -55,7 +64,8 @@ def draw_calibration(calibration: Calibration) -> tuple[Drawn, ...]:
             "calibration_confusion",
             "What is taken for what",
             confusion_figure(calibration.rules),
-            shows="Truth (rows) against verdict (columns), counts of held-out organisms.",
+            shows="Truth (rows) against verdict (columns), counts of the organisms that no threshold was chosen on: "
+            "held-out and fresh.",
             read="A rule that is always right fills the diagonal; for “upstream”, whose parts below the region were "
             "trained freely, the verdicts bypassed, parallel and upstream are all right.",
             limits="the paper's measures know only erased, bypassed and neither.",
@@ -76,10 +86,10 @@ def draw_calibration(calibration: Calibration) -> tuple[Drawn, ...]:
             "calibration_locators",
             "Which locator finds a planted layer",
             locators_figure(calibration.locators),
-            shows=f"Planted models whose layer a locator names ({plants} plants in layers 1 and above; dark: held-out "
-            "half, pale: the other).",
-            read="The dotted line is chance (one layer in six). Hollow: only plants in another layer than the locator "
-            "already named before planting. “ref” needs a second model.",
+            shows=f"Planted models whose layer a locator names ({plants} plants in layers 1 and above; pale: the half "
+            "that choices were made on).",
+            read=f"The dotted line is chance (one layer in {LAYERS}). Hollow: only held-out plants in another layer "
+            "than the locator already named before planting. “ref” needs a second model.",
             limits="a locator that reads the norm of a matrix finds plants because training makes them large: decoys "
             "of the same norm in another layer are there to show it.",
         ),
@@ -89,18 +99,20 @@ def draw_calibration(calibration: Calibration) -> tuple[Drawn, ...]:
             thresholds_figure(calibration),
             shows="Right verdicts of the four shares at the plant's layer against the threshold on the interval's end.",
             read="A flat top means that the choice hardly matters; the dotted line is the one chosen on the pale half.",
-            limits="both halves hold the same kinds of organisms.",
+            limits="all parts hold the same kinds of organisms.",
         ),
     )  # fmt: skip
 
 
 def rules_figure(rules: Sequence[RuleScore]) -> go.Figure:
-    """Right verdicts of each rule, all truths and coarse, both halves."""
+    """Right verdicts of each rule, all truths and coarse, every part."""
     names = list(dict.fromkeys(r.rule for r in rules))
     fig = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04)
     labels = {name: wrapped(name, 34) for name in names}
-    for half, color, shown in (("set", SET, "thresholds chosen on it"), ("held-out", HELD, "held-out plants")):
+    for half, color, _, shown in PARTS:
         mine = {r.rule: r for r in rules if r.half == half}
+        if not mine:
+            continue
         for c, field in enumerate(("right", "coarse"), start=1):
             estimates: list[Estimate] = [getattr(mine[name], field) for name in names]
             fig.add_trace(
@@ -112,24 +124,23 @@ def rules_figure(rules: Sequence[RuleScore]) -> go.Figure:
                     "<extra></extra>",
                 ), row=1, col=c,
             )  # fmt: skip
-    counts = {r.half: r.right.n for r in rules}
-    rough = {r.half: r.coarse.n for r in rules}
-    heading(fig, f"All truths (n = {counts.get('held-out', 0)} held-out)", x=0, xref="x domain")
-    heading(fig, f"Erased or not (n = {rough.get('held-out', 0)})", x=0, xref="x2 domain")
+    heading(fig, f"All truths (n = {_counts({r.half: r.right.n for r in rules})})", x=0, xref="x domain")
+    heading(fig, f"Erased or not (n = {_counts({r.half: r.coarse.n for r in rules})})", x=0, xref="x2 domain")
     fig.update_xaxes(range=[0, 104], dtick=25, title={"text": "right verdicts, %"})
     fig.update_yaxes(autorange="reversed", showgrid=False)
     fig.update_layout(barmode="group", bargap=0.28, legend={"y": 1.07})
-    return finish(fig, 820, 120 + 44 * len(names), margin={"t": 66, "l": 215, "b": 52})
+    return finish(fig, 820, 120 + 54 * len(names), margin={"t": 66, "l": 215, "b": 52})
 
 
 def confusion_figure(rules: Sequence[RuleScore]) -> go.Figure:
-    """Truth against verdict, held-out counts, for the rules in `SHOWN`."""
-    shown = [r for name in SHOWN for r in rules if r.rule == name and r.half == "held-out"]
-    truths = [t for t in TRUTHS if any(t in r.confusion for r in shown)]
+    """Truth against verdict, counts on held-out and fresh plants, for the rules in `SHOWN`."""
+    counts = [(name, [r for r in rules if r.rule == name and r.half != "set"]) for name in SHOWN]
+    shown = [(name, parts, _summed(parts)) for name, parts in counts if parts]
+    truths = [t for t in TRUTHS if any(t in said for _, _, said in shown)]
     fig = make_subplots(rows=1, cols=max(len(shown), 1), shared_yaxes=True, horizontal_spacing=0.03)
-    top = max([1, *(max(said.values()) for r in shown for said in r.confusion.values())])
-    for c, rule in enumerate(shown, start=1):
-        z = [[rule.confusion.get(t, {}).get(v, 0) for v in VERDICTS] for t in truths]
+    top = max([1, *(max(said.values()) for _, _, confusion in shown for said in confusion.values())])
+    for c, (name, parts, confusion) in enumerate(shown, start=1):
+        z = [[confusion.get(t, Counter())[v] for v in VERDICTS] for t in truths]
         fig.add_trace(
             go.Heatmap(
                 z=z, x=list(VERDICTS), y=truths, zmin=0, zmax=top, colorscale="Blues", showscale=False,
@@ -138,7 +149,9 @@ def confusion_figure(rules: Sequence[RuleScore]) -> go.Figure:
             ), row=1, col=c,
         )  # fmt: skip
         ref = "" if c == 1 else str(c)
-        heading(fig, f"{safe(rule.rule)}<br>{fixed(rule.right.value, 0)} % right", x=0, xref=f"x{ref} domain")
+        n = sum(r.right.n for r in parts)
+        right = sum(r.right.value * r.right.n for r in parts) / max(n, 1)
+        heading(fig, f"{safe(name)}<br>{fixed(right, 0)} % of {n} right", x=0, xref=f"x{ref} domain")
     fig.update_xaxes(tickangle=-60, showgrid=False)
     fig.update_yaxes(autorange="reversed", showgrid=False)
     fig.update_yaxes(title={"text": "truth"}, row=1, col=1)
@@ -177,15 +190,15 @@ def shares_figure(calibration: Calibration) -> go.Figure:
 
 
 def locators_figure(locators: Sequence[LocatorScore]) -> go.Figure:
-    """Hits of each locator on both halves, best held-out first, those with a reference model marked."""
+    """Hits of each locator on every part, best held-out first, those with a reference model marked."""
     held = sorted((s for s in locators if s.half == "held-out"), key=lambda s: (-s.hits.value, s.rank))
-    other = {s.locator: s for s in locators if s.half == "set"}
     names = [_locator(s) for s in held]
     fig = go.Figure()
-    pairs = ((SET, "half that thresholds were chosen on", [other.get(s.locator) for s in held]),
-             (HELD, "held-out half", list(held)))  # fmt: skip
-    for color, shown, scores in pairs:
-        kept = [(name, s) for name, s in zip(names, scores, strict=True) if s is not None]
+    for half, color, _, shown in PARTS:
+        mine = {s.locator: s for s in locators if s.half == half}
+        kept = [(name, mine[s.locator]) for name, s in zip(names, held, strict=True) if s.locator in mine]
+        if not kept:
+            continue
         fig.add_trace(
             go.Bar(
                 x=[s.hits.value for _, s in kept], y=[name for name, _ in kept], orientation="h", name=shown,
@@ -202,19 +215,21 @@ def locators_figure(locators: Sequence[LocatorScore]) -> go.Figure:
             name="held-out, only where its answer before planting was another layer",
         )
     )  # fmt: skip
-    fig.add_vline(x=100 / 6, line={"color": MUTED, "width": 1, "dash": "dot"})
-    n = held[0].hits.n if held else 0
-    fig.update_xaxes(range=[-2, 104], dtick=25, title={"text": f"planted layers found, % (n = {n} held-out models)"})
+    fig.add_vline(x=100 / LAYERS, line={"color": MUTED, "width": 1, "dash": "dot"})
+    n = _counts({s.half: s.hits.n for s in locators})
+    fig.update_xaxes(range=[-2, 104], dtick=25, title={"text": f"planted layers found, % (n = {n})"})
     fig.update_yaxes(range=[len(names) - 0.4, -0.6], showgrid=False)
     fig.update_layout(barmode="group", bargap=0.3, legend={"y": 1.0})
-    return finish(fig, 760, 150 + 30 * len(names), margin={"t": 84, "l": 265, "b": 52})
+    return finish(fig, 760, 170 + 36 * len(names), margin={"t": 104, "l": 265, "b": 52})
 
 
 def thresholds_figure(calibration: Calibration) -> go.Figure:
-    """Right verdicts against the threshold, both halves."""
+    """Right verdicts against the threshold, every part."""
     fig = go.Figure()
-    for half, color, dash in (("set", SET, "dash"), ("held-out", HELD, "solid")):
+    for half, color, dash, _ in PARTS:
         points = calibration.by_threshold.get(half, ())
+        if not points:
+            continue
         fig.add_trace(
             go.Scatter(
                 x=[t for t, _ in points], y=[right for _, right in points], mode="lines+markers", name=half,
@@ -225,6 +240,20 @@ def thresholds_figure(calibration: Calibration) -> go.Figure:
     fig.update_xaxes(title={"text": "threshold on the lower end of a share's interval"})
     fig.update_yaxes(title={"text": "right verdicts, %"}, range=[0, 104])
     return finish(fig, 560, 340)
+
+
+def _counts(by_part: dict[str, int]) -> str:
+    """E.g. "131 set, 134 held-out"."""
+    return ", ".join(f"{by_part[part]} {part}" for part, *_ in PARTS if part in by_part)
+
+
+def _summed(parts: Sequence[RuleScore]) -> dict[str, Counter[str]]:
+    """Truth -> verdict -> organisms, over several parts."""
+    found: dict[str, Counter[str]] = {}
+    for part in parts:
+        for truth, said in part.confusion.items():
+            found.setdefault(truth, Counter()).update(said)
+    return found
 
 
 def _locator(score: LocatorScore) -> str:

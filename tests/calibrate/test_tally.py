@@ -54,6 +54,16 @@ def test_an_empty_half_is_refused() -> None:
         score_rules(zoo("set", "p0"))
 
 
+def test_fresh_plants_are_scored_and_choose_nothing() -> None:
+    poisoned = [*BOTH, *[organism("masked", plant="p9", half="fresh") for _ in range(50)]]
+    scores, chosen = score_rules(poisoned)
+    assert chosen == score_rules(BOTH)[1]
+    by = {(s.rule, s.half): s for s in scores}
+    assert by[SHARES.name, "fresh"].right.value == 0.0
+    assert by[SHARES.name, "held-out"].right.value == 100.0
+    assert set(by_threshold(poisoned)) == {"set", "held-out", "fresh"}
+
+
 def test_every_threshold_is_scored_on_both_halves() -> None:
     curves = by_threshold(BOTH)
     assert set(curves) == {"set", "held-out"}

@@ -28,18 +28,27 @@ def test_names_are_unique_and_say_what_the_organism_is():
     assert o.Organism(o.PLANTS[0], "erased-half", True).name == f"{o.PLANTS[0].name}-erased-half-drifted"
 
 
-def test_all_organisms_of_a_plant_are_in_one_half():
+def test_all_organisms_of_a_plant_are_in_one_part():
     halves = {p.name: {x.half for x in ALL if x.plant == p} for p in o.PLANTS}
     assert all(len(found) == 1 for found in halves.values())
 
 
 @pytest.mark.parametrize("shape", get_args(o.Shape))
 @pytest.mark.parametrize("layer", range(1, 6))
-def test_of_the_two_plants_of_a_layer_one_is_in_each_half(shape, layer):
+def test_of_the_three_plants_of_a_layer_one_is_in_each_part(shape, layer):
     here = [o.Organism(p, "planted") for p in o.PLANTS if (p.shape, p.layer) == (shape, layer)]
-    assert Counter(x.half for x in here) == {"set": 1, "held-out": 1}
+    assert Counter(x.half for x in here) == {"set": 1, "held-out": 1, "fresh": 1}
     assert len({x.plant.size for x in here}) == 2
-    assert [x.plant.decoy is None for x in here] == [True, False]
+    assert [x.plant.decoy is None for x in here] == [x.plant.seed % 2 == 0 for x in here]
+
+
+def test_fresh_plants_share_no_seed_with_the_halves_and_take_the_size_of_their_parity():
+    fresh = [p for p in o.PLANTS if o.Organism(p, "planted").half == "fresh"]
+    others = {(p.shape, p.layer, p.seed): p for p in o.PLANTS if p not in fresh}
+    assert len(fresh) == 10
+    assert not {p.seed for p in fresh} & {p.seed for p in others.values()}
+    assert all(p.size == others[p.shape, p.layer, p.seed % 2].size for p in fresh)
+    assert {p.decoy is None for p in fresh} == {True, False}
 
 
 def test_both_halves_have_every_size_and_seed():
@@ -52,7 +61,7 @@ def test_both_halves_have_every_size_and_seed():
 def test_every_kind_has_a_truth_and_a_line_of_explanation():
     assert set(o.TRUTHS) == set(o.WHAT) == set(get_args(o.Kind))
     assert set(o.TRUTHS.values()) == set(get_args(o.Truth))
-    for half in ("set", "held-out"):
+    for half in ("set", "held-out", "fresh"):
         truths = {x.truth for x in ALL if x.half == half}
         assert truths == set(get_args(o.Truth)) - {"reference"}
 
