@@ -1,14 +1,17 @@
 """Activations at named places of every block: the residual stream, h_down and what attention and MLP write.
 
-Runs the parameter-sharing bridge of a HookedModel (or a HookedTransformer of transformer-lens 3) on exactly the tokens
-the Hugging Face model sees, batched by length, with a names filter always. Nothing is edited here. Residuals equal HF's
-`hidden_states` exactly under eager attention, but HF's last one is after the final norm: that is "final" here.
+Runs the clean Hugging Face model with hooks on its modules (or a HookedTransformer of transformer-lens 3), batched by
+length. Nothing is edited here. It attends eagerly, as transformer-lens does, and gives what `HookedModel.bridge` would
+without making one: residuals equal HF's `hidden_states` exactly under eager attention, but HF's last one is after the
+final norm: that is "final" here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from interp.errors import InputError
 from interp.models import HookedModel, Side, Tokens
+from interp.places import hooked, is_parallel, output_hooked
 
 Component = Literal["resid_pre", "resid_mid", "resid_post", "h_down", "attn_out", "mlp_out", "final"]
 """resid_pre / resid_mid / resid_post: the residual stream before the block, between attention and MLP, after the block.
@@ -139,31 +143,54 @@ def capture(
 
 
 # ------------------------------------------------------------------------------------------------- sources
-class _Bridge:
-    """The bridge of a HookedModel."""
+class _Reached(Exception):  # noqa: N818 (control flow, not an error)
+    """Raised by a hook to end a forward whose rest nobody needs."""
+
+
+class _Clean:
+    """The Hugging Face model of a HookedModel."""
 
     def __init__(self, model: HookedModel) -> None:
         self.model, self.name, self.n_layers = model, model.name, model.n_layers
-        # Attention and MLP may read the same input (GPT-NeoX): then nothing lies between them.
-        self.parallel = bool(getattr(model.bridge.cfg, "parallel_attn_mlp", False))
+        self.parallel = is_parallel(model)
 
     def tokenize(self, texts: list[str], side: Side) -> Tokens:
         return self.model.tokenize(texts, side=side)
 
     def run(self, tokens: Tokens, keys: Sequence[Key], depth: int) -> dict[Key, Tensor]:
-        names = {key: "ln_final.hook_out" if key[0] == "final" else _HOOKS[key[0]].format(key[1]) for key in keys}
-        with torch.no_grad():
-            _, cache = self.model.bridge.run_with_cache(
-                tokens.input_ids,
-                attention_mask=tokens.attention_mask,
-                position_ids=tokens.position_ids,
-                names_filter=list(names.values()),
-                stop_at_layer=depth if depth < self.n_layers else None,
-                return_type=None,
-                output_attentions=False,  # else the attention patterns of all layers are kept to the end
-                use_cache=False,
-            )
-        return {key: cache[name] for key, name in names.items()}
+        found: dict[Key, Tensor] = {}
+
+        def stop(_: Tensor) -> None:
+            raise _Reached
+
+        with ExitStack() as stack, torch.no_grad(), _eager(self.model.hf):
+            for key in keys:
+                keep = partial(found.__setitem__, key)
+                if key[0] == "final":
+                    stack.enter_context(output_hooked(self.model.final_norm, keep))
+                else:
+                    stack.enter_context(hooked(self.model, key[0], key[1], keep))  # type: ignore[arg-type]
+            if depth < self.n_layers:
+                stack.enter_context(output_hooked(self.model.blocks[depth - 1], stop))
+            with suppress(_Reached):
+                self.model.hf.base_model(
+                    input_ids=tokens.input_ids,
+                    attention_mask=tokens.attention_mask,
+                    position_ids=tokens.position_ids,
+                    use_cache=False,
+                )
+        return found
+
+
+@contextmanager
+def _eager(hf: Any) -> Iterator[None]:
+    """The model with eager attention, put back afterwards."""
+    before = hf.config._attn_implementation
+    hf.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        hf.set_attn_implementation(before)
 
 
 class _Hooked3:
@@ -200,12 +227,12 @@ class _Hooked3:
             return {key: self.model.ln_final(cache[n]) if key[0] == "final" else cache[n] for key, n in names.items()}
 
 
-_Source = _Bridge | _Hooked3
+_Source = _Clean | _Hooked3
 
 
 def _source(model: HookedModel | Any) -> _Source:
     if isinstance(model, HookedModel):
-        return _Bridge(model)
+        return _Clean(model)
     if hasattr(model, "run_with_cache") and hasattr(getattr(model, "cfg", None), "n_layers"):
         if type(model).__name__ == "TransformerBridge":
             raise InputError(

@@ -15,7 +15,7 @@ SIDES = ("left", "right")
 
 @pytest.fixture
 def eager():
-    """A context that gives an HF model eager attention, as the bridge has."""
+    """A context that gives an HF model eager attention, as capture does."""
     from contextlib import contextmanager
 
     @contextmanager
@@ -40,6 +40,42 @@ def forward(hf, tokens, **more):
     )
 
 
+HOOKS = {
+    "resid_pre": "blocks.{}.hook_resid_pre",
+    "resid_mid": "blocks.{}.hook_resid_mid",
+    "resid_post": "blocks.{}.hook_resid_post",
+    "h_down": "blocks.{}.mlp.hook_post",
+    "attn_out": "blocks.{}.hook_attn_out",
+    "mlp_out": "blocks.{}.hook_mlp_out",
+}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_capture_equals_the_bridge_at_every_place(tiny_model, texts, side):
+    """To the last bit; GPT-2 and GPT-NeoX to rounding, since their fused q, k, v product is three in the bridge."""
+    tokens = tiny_model.tokenize(texts, side=side)
+    places = {p: h for p, h in HOOKS.items() if (tiny_model.name, p) != ("tiny-neox", "resid_mid")}
+    got = capture(tiny_model, tokens, (*places, "final"), batch_size=len(texts))
+    with torch.no_grad():
+        _, cache = tiny_model.bridge.run_with_cache(
+            tokens.input_ids, attention_mask=tokens.attention_mask, position_ids=tokens.position_ids
+        )
+    real = tokens.attention_mask.bool()
+    names = {(p, layer): h.format(layer) for p, h in places.items() for layer in range(tiny_model.n_layers)}
+    for key, name in {**names, ("final", tiny_model.n_layers - 1): "ln_final.hook_out"}.items():
+        if tiny_model.name in ("tiny-gpt2", "tiny-neox"):
+            assert torch.allclose(got[key][real], cache[name][real], atol=1e-5, rtol=1e-5), key
+        else:
+            assert torch.equal(got[key][real], cache[name][real]), key
+
+
+def test_capture_makes_no_bridge_and_leaves_the_attention_as_it_was(make_model, texts):
+    model = make_model("llama")
+    capture(model, texts, ("resid_mid", "h_down"), layers=[0])
+    assert model._bridge is None
+    assert model.hf.config._attn_implementation == "sdpa"
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_residuals_equal_the_hidden_states_of_eager_hf(tiny_model, texts, side, eager):
     tokens = tiny_model.tokenize(texts, side=side)
@@ -48,15 +84,11 @@ def test_residuals_equal_the_hidden_states_of_eager_hf(tiny_model, texts, side, 
     got = capture(tiny_model, tokens, ("resid_pre", "resid_post", "final"), batch_size=len(texts))
     real = tokens.attention_mask.bool()
 
-    def same(x, y):
-        """Exact, but for GPT-2: its fused q, k, v product is three products in the bridge, and rounds otherwise."""
-        return torch.allclose(x, y, atol=1e-5) if tiny_model.name == "tiny-gpt2" else torch.equal(x, y)
-
     for layer in range(tiny_model.n_layers):
-        assert same(got["resid_pre", layer][real], hidden[layer][real])
+        assert torch.equal(got["resid_pre", layer][real], hidden[layer][real])
     for layer in range(tiny_model.n_layers - 1):
-        assert same(got["resid_post", layer][real], hidden[layer + 1][real])
-    assert same(got["final", tiny_model.n_layers - 1][real], hidden[-1][real])
+        assert torch.equal(got["resid_post", layer][real], hidden[layer + 1][real])
+    assert torch.equal(got["final", tiny_model.n_layers - 1][real], hidden[-1][real])
 
 
 def test_h_down_equals_what_a_forward_pre_hook_on_the_down_projection_sees(tiny_model, texts, eager):
@@ -143,7 +175,7 @@ def test_stream_gives_every_input_once_and_names_it(llama, texts):
 
 def test_only_the_layers_asked_for_are_captured_and_higher_blocks_do_not_run(llama, texts):
     ran = []
-    handle = llama.bridge.blocks[2].mlp.register_forward_pre_hook(lambda *_: ran.append(2))
+    handle = llama.mlp(2).register_forward_pre_hook(lambda *_: ran.append(2))
     got = capture(llama, texts, ("resid_post", "h_down"), layers=[1, 0])
     assert set(got.acts) == {("resid_post", 0), ("resid_post", 1), ("h_down", 0), ("h_down", 1)}
     assert not ran
@@ -158,11 +190,13 @@ def test_stack_orders_layers(llama, texts):
 
 
 def test_capture_keeps_no_graph_and_leaves_no_hooks(tiny_model, texts):
-    before = tiny_model.logits(tiny_model.tokenize(texts))
+    def hooks():  # transformers may have some of its own
+        return [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in tiny_model.hf.modules()]
+
+    before, own = tiny_model.logits(tiny_model.tokenize(texts)), hooks()
     got = capture(tiny_model, texts, pool="mean")
     assert all(not x.requires_grad for x in got.acts.values())
-    assert not any(p.requires_grad for p in tiny_model.bridge.parameters())
-    assert not any(hook.fwd_hooks for hook in tiny_model.bridge.hook_dict.values())
+    assert hooks() == own
     assert torch.equal(tiny_model.logits(tiny_model.tokenize(texts)), before)
 
 

@@ -22,7 +22,6 @@ def main(repeats: int) -> None:
         with torch.no_grad():
             model.hf(tokens.input_ids, attention_mask=tokens.attention_mask, use_cache=False)
 
-    _ = model.bridge  # made once per model, 1-2 s
     rows = []
     for pool in ("none", "mean"):
         times = medians({"plain": plain, "capture": lambda pool=pool: capture(model, tokens, pool=pool)}, repeats)
