@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE
+# Test files are dealt out to as many workers as there are cores, in order: the short ones come last.
+WORKERS ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: compare test lint figures notebooks browser
 
@@ -9,7 +11,7 @@ compare: .venv/.installed browser
 	$(PY) -m interp.compare sft dpo dinm
 
 test: .venv/.installed browser
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest $(WORKERS)
 
 lint: .venv/.installed
 	$(PY) -m ruff format --check .

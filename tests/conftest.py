@@ -8,9 +8,26 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test may download
 
 from collections.abc import Callable
+from functools import partial
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from unittest.mock import patch
 
+import jaxtyping._import_hook as hook
 import pytest
+
+
+def _get_code(self: hook._JaxtypingLoader, name: str):
+    named = partial(hook._optimized_cache_from_source, self._typechecker.get_hash())
+    with patch("importlib._bootstrap_external.cache_from_source", named):
+        return SourceFileLoader.get_code(self, name)
+
+
+# jaxtyping keeps the bytecode of checked modules under names of its own, and looks for that of everything they import
+# (torch, transformers, sympy) under such names, too: all of it was compiled anew, 7 s for every process. The names
+# matter to `get_code` alone.
+hook._JaxtypingLoader.get_code = _get_code
+hook._JaxtypingLoader.exec_module = SourceFileLoader.exec_module
 
 GOLDEN = Path(__file__).parent / "golden"
 ARCHITECTURES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "neox")
