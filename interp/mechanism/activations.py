@@ -148,15 +148,23 @@ def join(pieces: Iterable[PromptActivations]) -> PromptActivations:
 def inputs_untouched(model: HookedModel, changed: Iterable[str], layer: int) -> bool:
     """Whether a change of these parameters cannot reach what flows into W_V of `layer`, on any given tokens.
 
-    True for W_V of the layer itself, later blocks, the final norm and an unembedding of its own. This is what makes the
-    shift of a DINM edit zero at its layer: an identity, not a finding.
+    True for W_V of the layer itself and whatever `output_untouched` allows. This is what makes the shift of a DINM edit
+    zero at its layer: an identity, not a finding.
+    """
+    here = model.value_name(layer).removesuffix("weight")
+    return output_untouched(model, (name for name in changed if not name.startswith(here)), layer)
+
+
+def output_untouched(model: HookedModel, changed: Iterable[str], layer: int) -> bool:
+    """Whether a change of these parameters cannot reach the output of block `layer`, on any given tokens.
+
+    True for later blocks, the final norm and an unembedding of its own (one that is tied writes the embeddings too).
     """
     head = getattr(model.hf.get_output_embeddings(), "weight", None)
     tied = head is getattr(model.hf.get_input_embeddings(), "weight", None)
     own_head = {name for name, p in model.hf.named_parameters(remove_duplicate=False) if p is head and not tied}
-    here = model.value_name(layer).removesuffix("weight")
     later = tuple(f"{model.layout.blocks}.{above}." for above in range(layer + 1, model.n_layers))
-    safe = (here, *later, f"{model.layout.final_norm}.")
+    safe = (*later, f"{model.layout.final_norm}.")
     return all(name in own_head or name.startswith(safe) for name in changed)
 
 

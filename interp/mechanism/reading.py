@@ -4,6 +4,9 @@ The verdict follows from the causal shares (`shares.verdict`) at a layer located
 and from nothing else. Where the shares there are algebra it is "undecided", and says why. The paper reads two other
 numbers, toxicity of the region and shift of what flows into it; both can be zero by construction or move by chance, so
 its rule is quoted beside the verdict, never followed.
+
+A method that carries a suffix S is asked twice: without it (what the change does alone) and with it on both sides (what
+the change adds to the prompt). The two are told apart in every sentence and have a verdict each.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ def conclude(
     shift: ActivationShift | None,
     swap: SwapShares | None = None,
     causal: SwapShares | None = None,
+    with_suffix: SwapShares | None = None,
     *,
     located: str = "",
     thresholds: Thresholds = CALIBRATED,
@@ -36,6 +40,7 @@ def conclude(
         shift: activation shift on identical tokens.
         swap: causal shares at the toxic layer, the one that DINM edits; where there are no others they are read.
         causal: causal shares at the layer where the behaviour was located independently of the edit: these decide.
+        with_suffix: the same with S after the prompts of both models, for a method that carries a suffix.
         located: how that layer was located, for the limits, e.g. "logit-lens push, 25 of 27 prompts".
         thresholds: of the verdict.
         reference: this is the vanilla model.
@@ -44,17 +49,29 @@ def conclude(
         return REFERENCE
     decides = causal if causal is not None else swap
     word, why = _verdict(decides, thresholds)
+    given = None if with_suffix is None else _verdict(with_suffix, thresholds)
+    # Said once, by the first of the two that has something to divide.
+    first = with_suffix if given is not None and decides is not None and decides.gated else decides
+    limits = _limits(first, causal is not None, located)
     said = [
+        *(() if given is None else ("Asked without S (what the edit does alone):",)),
         why,
-        _limits(decides, causal is not None, located),
+        limits if first is decides else "",
         _swap_sentence(decides),
         _swap_sentence(swap, elsewhere=True) if swap is not None and decides is not None
         and swap.layer != decides.layer else "",
+        *(() if given is None else (
+            "With S on both sides (what the edit adds to the prompt):",
+            given[1],
+            limits if first is with_suffix else "",
+            _swap_sentence(with_suffix),
+            _prompt_sentence(decides, with_suffix),
+        )),
         _region_sentence(region),
         _shift_sentence(shift),
         _paper_sentence(region, shift),
     ]  # fmt: skip
-    return Conclusion(word, " ".join(s for s in said if s))
+    return Conclusion(word, " ".join(s for s in said if s), None if given is None else given[0])
 
 
 def paper_rule(region: Sequence[RegionToxicity], shift: ActivationShift | None) -> str | None:
@@ -91,12 +108,14 @@ def _verdict(swap: SwapShares | None, thresholds: Thresholds) -> tuple[Reading, 
     if word == "no effect":
         if swap.n < FEWEST:
             return "undecided", f"{swap.n} prompts cannot show an effect: at least {FEWEST} are needed."
-        return word, "Too few prompts (as asked, without S) stopped complying to ask where the change was made."
+        return word, "Too few prompts stopped complying to ask where the change was made."
     if swap.identity:
         return "undecided", (
             f"Only W_V of layer {k} was changed, and the shares are read there: that they call it erased is algebra, "
             "and does not show that it was erased rather than overruled in place."
         )
+    if swap.by_algebra and word != "masked":
+        return "undecided", f"The shares at layer {k} are algebra: {swap.by_algebra}."
     reasons = {
         "erased": f"The change of behaviour was made in W_V of layer {k} itself.",
         "bypassed": f"The change of behaviour was made in what flows into W_V of layer {k}, not in W_V.",
@@ -105,7 +124,7 @@ def _verdict(swap: SwapShares | None, thresholds: Thresholds) -> tuple[Reading, 
         "masked": f"The change of behaviour was made after layer {k}, whose output still carries vanilla's behaviour.",
     }
     if word in reasons:
-        return word, reasons[word]
+        return word, reasons[word] + (f" This is algebra: {swap.by_algebra}." if swap.by_algebra else "")
     biggest = max(_parts(swap), key=lambda part: part[0].value)[1]
     share = "the largest part" if swap.erased.high >= 1 - thresholds.share else "not in W_V; the largest part"
     return word, f"No single route at layer {k} carries the change of behaviour: {share} passes through {biggest}."
@@ -122,9 +141,8 @@ def _limits(swap: SwapShares | None, independent: bool, located: str) -> str:
     where += f" ({located})" if located else ""
     if swap.identity:
         return f"{where}; it is also the edited one."
-    masked = swap.downstream
-    if abs(masked.value - 1) < 1e-6 and masked.high - masked.low < 1e-6:
-        return f"{where}; nothing up to it was changed, so that its shares follow from that alone."
+    if swap.by_algebra:
+        return f"{where}; what was done after it can be seen in the behaviour alone, not in its shares."
     return f"{where}; at a wrong layer an erasure reads as masked (too low) or parallel (too high)."
 
 
@@ -190,13 +208,33 @@ def _swap_sentence(swap: SwapShares | None, elsewhere: bool = False) -> str:
         )
     if swap.identity:
         return f"Swapping the region's matrix{there} undoes everything by algebra, as it is all that was changed."
+    lost = swap.compliance_drop
+    if swap.by_algebra and swap.downstream.low > 1 - 1e-3:
+        return (
+            f"Complying first tokens fell by {lost.value:.0f} points ({lost.low:.0f} to {lost.high:.0f}; n = {swap.n})"
+            f"; no swap at layer {swap.layer} or below it brings any of that back, by algebra."
+        )
     told = ", ".join(
         f"{100 * e.value:.0f} % [{100 * e.low:.0f}, {100 * e.high:.0f}] {name}" for e, name in _parts(swap)
     )
     back = ", ".join(f"{100 * x:.0f}" for x in swap.reverse)
+    out = "" if not swap.left_out else f"; {swap.left_out} edits are left out, as theirs are algebra at this layer"
+    algebra = f" by algebra ({swap.by_algebra})" if swap.by_algebra else ""
     return (
-        f"Swapping parts with vanilla{there}, the change of the refusal margin passes through: {told} (other "
-        f"direction: {back} %; n = {swap.n})."
+        f"Swapping parts with vanilla{there}, the change of the refusal margin passes{algebra} through: {told} (other "
+        f"direction: {back} %; n = {swap.n}{out})."
+    )
+
+
+def _prompt_sentence(alone: SwapShares | None, given: SwapShares | None) -> str:
+    """What S does to vanilla by itself, so that it is not counted for the edit."""
+    if alone is None or given is None:
+        return ""
+    return (
+        f"S alone moves vanilla's mean margin from {alone.margin_vanilla.value:+.1f} to "
+        f"{given.margin_vanilla.value:+.1f} nats; the edit moves it from {alone.margin_vanilla.value:+.1f} to "
+        f"{alone.margin.value:+.1f} without S and from {given.margin_vanilla.value:+.1f} to {given.margin.value:+.1f} "
+        "with it."
     )
 
 

@@ -14,9 +14,11 @@ from interp.edits import WeightEdit
 from interp.errors import InputError
 from interp.evaluation import by_owner
 from interp.mechanism.activations import PromptActivations, join, record
+from interp.mechanism.algebra import shares_at
 from interp.mechanism.shares import SwapMargins, swap_margins
 from interp.mechanism.weights import edited_value_vectors, edits_change_by_layer
 from interp.methods.base import Method
+from interp.multi import EditStore
 from interp.pipeline.answers import answers_of_edits
 from interp.pipeline.memory import identity_of_edit
 from interp.pipeline.moving import keep_moved
@@ -31,7 +33,7 @@ from interp.pipeline.parts import (
 )
 from interp.pipeline.rows import Inside, Measured, own_answers, row_of, shares_of, shift_of, source_of
 from interp.pipeline.study import Study, timed
-from interp.records import Instance, Response
+from interp.records import Instance, Response, SwapShares
 
 TOGETHER = 32
 """Edits decoded in one batch: more gain little, and each costs the memory of its matrix."""
@@ -49,6 +51,7 @@ def edits_row(study: Study, name: str, method: Method, seconds: dict[str, float]
     keep_moved(study, name, models, what, seconds)
     with timed(seconds, "mechanism"):
         acts, margins, layers, changed = look_inside(study, name, responses)
+        with_suffix = shares_with_suffix(study, name, method, changed)
 
         def deltas() -> Iterator:
             return (edit.deltas for edit in edits(study, name, study.instances))
@@ -57,8 +60,9 @@ def edits_row(study: Study, name: str, method: Method, seconds: dict[str, float]
             dict(layers),
             study.region.measure(name, edited_value_vectors(study.vanilla, deltas(), study.layer)),
             edits_change_by_layer(study.vanilla, deltas()),
-            shift_of(study, name, acts, changed),
+            shift_of(study, name, acts, set().union(*changed)),
             *shares_of(study, name, margins, changed, over="edits"),
+            with_suffix,
         )
     elsewhere = len(study.instances) - layers[study.layer]
     warnings = (f"{name}: {elsewhere} edits are at another layer than the region's ({study.layer})",)
@@ -98,17 +102,20 @@ def answer(study: Study, name: str, seconds: dict[str, float]) -> list[Response]
                 share = done / total * min(TOGETHER, len(missing) - before)
                 report(round(before + share), len(missing))
 
-            found = answers_of_edits(
-                study.settings,
-                study.vanilla,
-                list(edits(study, name, block)),
-                [items[i.id] for i in block],
-                study.judge,
-                name=name,
-                edited_on=[i.id for i in block],
-                took=took,
-                progress=answered,
-            )
+            with EditStore(budget=study.settings.delta_bytes) as store:
+                for instance, edit in zip(block, edits(study, name, block), strict=True):
+                    store.add(edit, edit_file(study, name, instance))
+                found = answers_of_edits(
+                    study.settings,
+                    study.vanilla,
+                    store,
+                    [items[i.id] for i in block],
+                    study.judge,
+                    name=name,
+                    edited_on=[i.id for i in block],
+                    took=took,
+                    progress=answered,
+                )
             keep_warnings(study.run, "vanilla", study.vanilla)
             for instance, responses in zip(block, found, strict=True):
                 keep(study.run, f"parts/{name}/{instance.id}", responses, {k: s / len(block) for k, s in took.items()})
@@ -117,20 +124,23 @@ def answer(study: Study, name: str, seconds: dict[str, float]) -> list[Response]
 
 def look_inside(
     study: Study, name: str, responses: Sequence[Response]
-) -> tuple[PromptActivations, dict[int, SwapMargins], Counter[int], set[str]]:
-    """Each edited model on its own prompt: activations, swap margins by layer, layers edited, parameters changed."""
+) -> tuple[PromptActivations, dict[int, list[SwapMargins]], Counter[int], list[set[str]]]:
+    """Each edited model on its own prompt: activations, swap margins by layer, layers edited, parameters changed.
+
+    The margins and the parameters are of each edit, in the order of the instances.
+    """
     by_edit: dict[int, list[Response]] = {}
     for response in responses:
         by_edit.setdefault(response.edited_on if response.edited_on is not None else -1, []).append(response)
     pieces: list[PromptActivations] = []
     margins: dict[int, list[SwapMargins]] = {layer: [] for layer in study.share_layers}
     layers: Counter[int] = Counter()
-    changed: set[str] = set()
+    changed: list[set[str]] = []
     with study.stages.stage(f"{name}: inside") as report:
         every = zip(study.instances, edits(study, name, study.instances), strict=True)
         for index, (instance, edit) in enumerate(every):
             layers[_layer(edit, name)] += 1
-            changed |= set(edit.deltas)
+            changed.append(set(edit.deltas))
             file = study.run.path / f"parts/{name}/{instance.id}.activations.safetensors"
             if not file.exists():
                 own = own_answers(by_edit[instance.id], [instance])
@@ -144,7 +154,29 @@ def look_inside(
                 query = [instance.adversarial_prompt]
                 found.append(swap_margins(study.vanilla, edited, query, layer, study.margin_tokens, identity=algebra))
             report(index + 1, len(study.instances))
-    return join(pieces), {layer: SwapMargins.join(found) for layer, found in margins.items()}, layers, changed
+    return join(pieces), margins, layers, changed
+
+
+def shares_with_suffix(study: Study, name: str, method: Method, changed: Sequence[set[str]]) -> SwapShares | None:
+    """The shares at the causal layer with the method's S after the prompts of both models: what an edit adds to S.
+
+    None for a method without a suffix.
+    """
+    suffix, layer = getattr(method, "suffix", ""), study.causal_layer
+    if not suffix:
+        return None
+    found = []
+    with study.stages.stage(f"{name}: shares with S") as report:
+        every = zip(study.instances, edits(study, name, study.instances), strict=True)
+        for index, (instance, edit) in enumerate(every):
+            algebra = set(edit.deltas) <= {study.vanilla.value_name(layer)}
+            edited, query = edit.beside(study.vanilla), [instance.adversarial_prompt]
+            found.append(
+                swap_margins(study.vanilla, edited, query, layer, study.margin_tokens, suffix=suffix, identity=algebra)
+            )
+            report(index + 1, len(study.instances))
+    options = {"model": name, "seed": study.settings.seed, "over": "edits"}
+    return shares_at(study.vanilla, found, changed, layer=layer, suffix=True, **options)
 
 
 def edits(study: Study, name: str, instances: Sequence[Instance]) -> Iterator[WeightEdit]:

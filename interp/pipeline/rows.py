@@ -6,14 +6,15 @@ are there is complete and is read back, never computed twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from interp.evaluation import defense_scores, general
 from interp.mechanism.activations import PromptActivations, inputs_untouched, record
+from interp.mechanism.algebra import shares_at
 from interp.mechanism.reading import conclude
 from interp.mechanism.region import RegionMeasurement
-from interp.mechanism.shares import SwapMargins, check_comparable, swap_margins, swap_shares
+from interp.mechanism.shares import SwapMargins, check_comparable, swap_margins
 from interp.mechanism.shift import activation_shift
 from interp.mechanism.source import shift_source
 from interp.mechanism.weights import (
@@ -56,6 +57,8 @@ class Inside:
     """At the toxic layer."""
     causal: SwapShares | None = None
     """At the layer that was located independently of any edit."""
+    causal_with_suffix: SwapShares | None = None
+    """The same with S on both sides, for a method that carries a suffix."""
 
 
 # ------------------------------------------------------------------------------------------------- rows
@@ -93,7 +96,7 @@ def checkpoint_row(
         located = locate(study.settings, model, study.instances, report).counts
         acts = record(model, study.queries, study.layer, responses=own_answers(responses, study.instances))
         margins = {
-            layer: swap_margins(study.vanilla, model, study.queries, layer, study.margin_tokens)
+            layer: [swap_margins(study.vanilla, model, study.queries, layer, study.margin_tokens)]
             for layer in study.share_layers
         }
         changed = set(changed_parameters(study.vanilla, model))
@@ -102,7 +105,7 @@ def checkpoint_row(
             study.region.measure(name, [model.value_vectors(study.layer)]),
             change_by_layer(study.vanilla, model),
             shift_of(study, name, acts, changed),
-            *shares_of(study, name, margins, changed),
+            *shares_of(study, name, margins, [changed]),
         )
     keep_warnings(study.run, "vanilla", study.vanilla)
     warnings = tuple(f"{name}: {line}" for line in model.warnings)
@@ -118,16 +121,23 @@ def shift_of(study: Study, name: str, acts: PromptActivations, changed: set[str]
 
 
 def shares_of(
-    study: Study, name: str, margins: Mapping[int, SwapMargins], changed: set[str], over: str = "models"
+    study: Study,
+    name: str,
+    margins: Mapping[int, Sequence[SwapMargins]],
+    changed: Sequence[Collection[str]],
+    over: str = "models",
 ) -> tuple[SwapShares, SwapShares]:
-    """The causal shares at the toxic and at the causal layer, marked as algebra where only W_V there was changed."""
-    found = {
-        layer: swap_shares(
-            at, model=name, layer=layer, identity=changed <= {study.vanilla.value_name(layer)},
-            seed=study.settings.seed, over=over,
-        )
-        for layer, at in margins.items()
-    }  # fmt: skip
+    """The causal shares at the toxic and at the causal layer, with what is algebra marked.
+
+    Args:
+        study: for vanilla, the layers and the seed.
+        name: the row.
+        margins: by layer, one of each model or edit.
+        changed: parameters that each model or edit has changed.
+        over: what the models or edits are called, in the plural.
+    """
+    options = {"model": name, "seed": study.settings.seed, "over": over}
+    found = {layer: shares_at(study.vanilla, at, changed, layer=layer, **options) for layer, at in margins.items()}
     return found[study.layer], found[study.causal_layer]
 
 
@@ -171,10 +181,17 @@ def row_of(
             general(responses, study.benchmark, s, seed=seed, answer_kl=answer_kl_of(study, name, s)) for s in states
         ),
         conclusion=conclude(
-            toxicity, inside.shift, inside.swap, inside.causal, located=study.causal_how, reference=name == "vanilla"
+            toxicity,
+            inside.shift,
+            inside.swap,
+            inside.causal,
+            inside.causal_with_suffix,
+            located=study.causal_how,
+            reference=name == "vanilla",
         ),
         seconds=dict(seconds),
         swap=inside.swap,
         causal=inside.causal,
         warnings=warnings,
+        causal_with_suffix=inside.causal_with_suffix,
     )

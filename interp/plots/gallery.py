@@ -145,8 +145,9 @@ def _swaps(c: Comparison) -> Drawn | None:
         "prompts; the share of the change of the refusal margin that comes back is the part's. Filled: vanilla's parts "
         "in the model, with 95 % intervals; open: the model's parts in vanilla.",
         read="The four shares sum to 100 %. Filled and open markers that disagree mean that parts work together.",
-        limits="'by algebra' marks edits of W_V alone, whose share is 100 % whatever they did. The shares are of this "
-        "layer only: at a wrong one an erasure reads as masked or parallel.",
+        limits="grey ground, 'by algebra': what was changed decides the shares, whatever it did (W_V of this layer "
+        "alone: erased; nothing up to its block: after). 'with S': both models are asked with the suffix. The shares "
+        "are of this layer only: at a wrong one an erasure reads as masked or parallel.",
     )
 
 
@@ -163,7 +164,8 @@ def _stacked(c: Comparison) -> Drawn | None:
         f"prompts), at layer {causal}, where vanilla's behaviour was located, and at the toxic layer {c.layer}.",
         read="A bar of one colour would be a clean answer. Where the two bars of a method differ, the answer is about "
         "the layer as much as about the method; the verdict follows from the first.",
-        limits="intervals stand in the figure before; an edit of only one W_V has its bar there by algebra.",
+        limits="intervals stand in the figure before. Hatched, 'by algebra': what was changed decides the bar, "
+        "whatever it did. 'with S': both models are asked with the suffix.",
     )
 
 

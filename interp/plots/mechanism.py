@@ -5,15 +5,15 @@ The paper's Fig. 4 is in `flow`, Fig. 5 in `region`, Fig. 8 in `source`.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from interp.plots.panels import LANE, legend_squares, methods, muted, row_axis
-from interp.plots.text import label, minus, ns, ns_of, safe, short, signed
+from interp.plots.text import algebraic, label, minus, ns, ns_of, safe, short, signed, verdicts
 from interp.plots.theme import BAND, DOUBLE, INK, MUTED, SMALL, errors, finish, heading, legend_height, styles
-from interp.records import Comparison, Estimate, SwapShares
+from interp.records import Comparison, ComparisonRow, Estimate, SwapShares
 
 PARTS = (
     ("erased: W_V", "#0072B2", "diamond"),
@@ -70,20 +70,44 @@ def by_layer(comparison: Comparison) -> go.Figure:
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """One set of shares of a row, and what its lane is called."""
+
+    row: ComparisonRow
+    swap: SwapShares
+
+    @property
+    def name(self) -> str:
+        """The model, and whether S was given."""
+        return safe(short(label(self.row.name))) + (" with S" if self.swap.suffix else "")
+
+    @property
+    def lane(self) -> str:
+        """The name with the verdict below it, and whether that is algebra."""
+        said = verdicts(self.row)["with S" if self.swap.suffix else ""]
+        lines = [] if said in ("undecided", "no effect") else [said]
+        if algebraic(self.swap) and "by algebra" not in said:
+            lines.append("by algebra")
+        if self.swap.left_out:
+            lines.append(f"{self.swap.left_out} edits left out")
+        return self.name + "".join(muted(f"<br>{line}") for line in lines)
+
+
 def swap_shares(comparison: Comparison) -> go.Figure:
     """Through what a method's change of behaviour passes at the layer that decides; open: the other direction.
 
-    That is the layer where the behaviour was located independently of the edit; the toxic one where none was.
+    That is the layer where the behaviour was located independently of the edit; the toxic one where none was. A method
+    that carries a suffix has a second lane, where both models are asked with it.
     """
-    rows = [replace(row, swap=row.causal or row.swap) for row in methods(comparison)]
-    rows = [row for row in rows if row.swap is not None]
+    pairs = [(row, s) for row in methods(comparison) for s in (row.causal or row.swap, row.causal_with_suffix)]
+    rows = [_Asked(row, swap) for row, swap in pairs if swap is not None]
     fig = go.Figure()
     step = 2 * LANE / len(PARTS)
     for i, (name, color, symbol) in enumerate(PARTS):
         shown, lanes, back, back_lanes = [], [], [], []
-        for y, row in enumerate(rows):
-            swap = row.swap
-            if swap is None or swap.gated:
+        for y, swap in enumerate(r.swap for r in rows):
+            if swap.gated:
                 continue
             share = (swap.erased, swap.bypassed, swap.parallel, swap.downstream)[i]
             lane = y - LANE + step * (i + 0.5)
@@ -105,56 +129,65 @@ def swap_shares(comparison: Comparison) -> go.Figure:
                 marker={"symbol": symbol, "size": 9, "color": color}, hovertemplate="%{x:.0f} %<extra></extra>",
             )
         )  # fmt: skip
-    for y, row in enumerate(rows):
-        if row.swap is not None and row.swap.gated:
-            drop = row.swap.compliance_drop
-            text = f"too small a change of behaviour to divide ({signed(-drop.value)} points of compliance)"
+    for y, swap in enumerate(r.swap for r in rows):
+        if swap.gated:
+            text = f"too small a change of behaviour to divide ({signed(-swap.compliance_drop.value)} points)"
             fig.add_annotation(text=minus(text), x=50, y=y, font={"size": SMALL, "color": MUTED})
+        elif algebraic(swap):
+            fig.add_shape(
+                type="rect", x0=0, x1=1, xref="x domain", y0=y - 0.5, y1=y + 0.5, fillcolor=BAND, line={"width": 0},
+                layer="below",
+            )  # fmt: skip
     for y in range(1, len(rows)):
         fig.add_hline(y=y - 0.5, line={"color": BAND, "width": 1}, layer="below")
     for x in (0, 100):
         fig.add_vline(x=x, line={"color": INK, "width": 1, "dash": "dot"}, layer="below")
-    n = ns_of(row.swap.n for row in rows if row.swap is not None)
+    n = ns_of(r.swap.n for r in rows)
     fig.update_xaxes(title={"text": f"Share of the change of the refusal margin (%, n = {n} prompts)"})
-    reach = [100 * e for row in rows if row.swap and not row.swap.gated for e in _ends(row.swap)]
+    reach = [100 * e for r in rows if not r.swap.gated for e in _ends(r.swap)]
     fig.update_xaxes(range=[min([-10, *(x - 8 for x in reach)]), max([110, *(x + 8 for x in reach)])])
-    labels = [
-        safe(short(label(row.name)))
-        + (muted("<br>by algebra") if row.swap and row.swap.identity and not row.swap.gated else "")
-        + (muted(f"<br>{row.conclusion.verdict}") if row.conclusion.verdict not in ("undecided", "no effect") else "")
-        for row in rows
-    ]
-    row_axis(fig, labels)
-    return finish(fig, 560, 120 + 74 * max(len(rows), 1), margin={"t": 40, "l": 84})
+    row_axis(fig, [r.lane for r in rows])
+    return finish(fig, 560, 120 + 74 * max(len(rows), 1), margin={"t": 40, "l": 124})
 
 
 def stacked_shares(comparison: Comparison) -> go.Figure:
-    """The four shares of each method as one stacked bar, at the layer that decides and at the toxic one."""
+    """The four shares of each method as one stacked bar, at the layer that decides and at the toxic one.
+
+    Bars that are algebra are hatched; a method that carries a suffix has a bar with it.
+    """
     found = [
-        (row.name, swap)
+        _Asked(row, swap)
         for row in methods(comparison)
-        for swap in {s.layer: s for s in (row.causal, row.swap) if s is not None}.values()
+        for swap in {(s.layer, s.suffix): s for s in (row.causal, row.causal_with_suffix, row.swap) if s}.values()
     ]
-    bars = [f"{safe(short(label(name)))}, layer {swap.layer}" for name, swap in found]
-    kept = [(bar, swap) for bar, (_, swap) in zip(bars, found, strict=True) if not swap.gated]
+    bars = [f"{r.name}, layer {r.swap.layer}" for r in found]
+    kept = [(bar, r.swap) for bar, r in zip(bars, found, strict=True) if not r.swap.gated]
     fig = go.Figure()
     for i, (name, color, _) in enumerate(PARTS):
         shares = [100 * (s.erased, s.bypassed, s.parallel, s.downstream)[i].value for _, s in kept]
+        shapes = ["/" if algebraic(s) else "" for _, s in kept]
         fig.add_trace(
             go.Bar(
-                x=shares, y=[bar for bar, _ in kept], orientation="h", name=name, marker={"color": color},
+                x=shares, y=[bar for bar, _ in kept], orientation="h", name=name,
+                marker={"color": color, "pattern": {"shape": shapes, "fillmode": "overlay", "size": 7, "solidity": 0.2,
+                        "fgcolor": ["white"] * len(kept)}},
                 text=[f"{x:.0f}" if abs(x) >= LABELLED else "" for x in shares], textposition="inside",
                 insidetextanchor="middle", textangle=0, hovertemplate="%{x:.1f} %<extra></extra>",
             )
         )  # fmt: skip
-    for bar, (_, swap) in zip(bars, found, strict=True):
-        if swap.gated:
-            fig.add_annotation(text="no effect to divide", x=50, y=bar, font={"size": SMALL, "color": MUTED})
-    fig.update_xaxes(title={"text": f"Change of the refusal margin (%, n = {ns_of(s.n for _, s in found)} prompts)"})
+    for bar, swap in zip(bars, (r.swap for r in found), strict=True):
+        if swap.gated or algebraic(swap):
+            text = "no effect to divide" if swap.gated else "by algebra"
+            fig.add_annotation(
+                text=text, x=50 if swap.gated else 101, y=bar, font={"size": SMALL, "color": MUTED},
+                xanchor="center" if swap.gated else "left", showarrow=False,
+            )  # fmt: skip
+    n = ns_of(r.swap.n for r in found)
+    fig.update_xaxes(title={"text": f"Change of the refusal margin (%, n = {n} prompts)"})
     fig.update_yaxes(categoryorder="array", categoryarray=bars[::-1], showgrid=False)
     fig.update_yaxes(range=[-0.6, len(bars) - 0.4])
     fig.update_layout(barmode="relative", bargap=0.35)
-    return finish(fig, 620, 130 + 34 * max(len(bars), 1), margin={"t": 52, "l": 120})
+    return finish(fig, 620, 130 + 34 * max(len(bars), 1), margin={"t": 52, "l": 150, "r": 70})
 
 
 def _ends(swap: SwapShares) -> list[float]:

@@ -11,7 +11,7 @@ from interp.plots.chapter import chapter
 from interp.plots.gallery import Drawn
 from interp.plots.page import contents, page, plot
 from interp.plots.table import PLANTED, html_tables, judge_note, notes
-from interp.plots.text import fixed, label, ns
+from interp.plots.text import fixed, label, ns, verdicts
 from interp.plots.tokens import TokenView, token_views
 from interp.records import Comparison, Finding
 from interp.runs import write_text
@@ -103,11 +103,11 @@ def _numbers(c: Comparison) -> str:
 def _conclusions(c: Comparison) -> str:
     parts = []
     for row in c.rows:
-        verdict, evidence = row.conclusion.verdict, row.conclusion.evidence
-        if verdict == "reference":
+        if row.conclusion.verdict == "reference":
             continue
-        mark = f'<span class="verdict {_e(verdict)}">{_e(verdict)}</span>'
-        parts.append(f"<h3>{_e(label(row.name))}{mark}</h3><p>{_e(evidence)}</p>")
+        said = {f"{asked}: {word}" if asked else word: word for asked, word in verdicts(row).items()}
+        marks = "".join(f'<span class="verdict {_e(word)}">{_e(text)}</span>' for text, word in said.items())
+        parts.append(f"<h3>{_e(label(row.name))}{marks}</h3><p>{_e(row.conclusion.evidence)}</p>")
     return "".join(parts) or "<p>Only the vanilla model was measured: there is nothing to compare it with.</p>"
 
 

@@ -27,6 +27,7 @@ from interp.plots.text import (
     rate,
     span,
     states,
+    verdicts,
 )
 from interp.records import PROMPT_KINDS, Comparison, ComparisonRow, Estimate, RegionToxicity
 
@@ -80,10 +81,11 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
     if any(row.swap is not None for row in rows):
         lines.append(
             "swap: share of the change of the refusal margin (prompts without S) that comes back when vanilla's part "
-            "is put in, at the layer where vanilla's behaviour was located and at the toxic one. 'identity': "
-            "algebra, since only W_V was changed. 'too small': less than 25 points of compliance lost. The "
-            "verdict follows from the first. masked: changed after the layer; parallel: around its region; upstream: "
-            "in front of W_V."
+            "is put in, at the layer where vanilla's behaviour was located and at the toxic one. 'with S': both models "
+            "are asked with S, so that the change is what the edit adds to the prompt. 'identity', 'algebra': what was "
+            "changed decides the share, whatever it did. 'left out': edits whose shares are algebra at the layer. 'too "
+            "small': less than 25 points of compliance lost. The verdict follows from the first. masked: changed after "
+            "the layer; parallel: around its region; upstream: in front of W_V."
         )
     if any(row.defense for row in rows):
         lines.append(
@@ -132,7 +134,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     for row in comparison.rows:
         if row.conclusion.verdict == "reference":
             continue
-        said = Text(f"{label(row.name)}: {row.conclusion.verdict}. ", style="bold")
+        said = Text(f"{label(row.name)}: {_said(row)}. ", style="bold")
         said.append(row.conclusion.evidence, style="not bold")
         console.print(said)
     console.print()
@@ -160,7 +162,7 @@ def markdown(comparison: Comparison) -> str:
         body = ["| " + " | ".join(_cell(c) for c in row) + " |" for row in table.rows]
         parts.append("\n".join([f"**{_cell(table.title)}**", "", head, rule, *body]))
     said = [
-        f"**{_cell(label(row.name))}: {row.conclusion.verdict}.** {_cell(row.conclusion.evidence)}"
+        f"**{_cell(label(row.name))}: {_said(row)}.** {_cell(row.conclusion.evidence)}"
         for row in comparison.rows
         if row.conclusion.verdict != "reference"
     ]
@@ -243,9 +245,14 @@ def _activations(comparison: Comparison, compact: bool) -> Table | None:
     )
 
 
+def _said(row: ComparisonRow) -> str:
+    """`no effect`, or `no effect, with S masked by algebra`."""
+    return ", ".join(f"{asked} {word}".strip() for asked, word in verdicts(row).items())
+
+
 def _swaps(comparison: Comparison) -> Table | None:
-    rows = [(row, row.causal or row.swap) for row in comparison.rows]
-    rows = [(row, swap) for row, swap in rows if swap is not None]
+    pairs = [(row, swap) for row in comparison.rows for swap in (row.causal or row.swap, row.causal_with_suffix)]
+    rows = [(row, swap) for row, swap in pairs if swap is not None]
     # Where the behaviour was located elsewhere than the toxic region, that layer decides; the region's stands below.
     both = [(row, row.swap) for row in comparison.rows if row.swap is not None and row.causal is not None]
     rows += [(row, swap) for row, swap in both if row.causal and row.causal.layer != swap.layer]
@@ -261,9 +268,14 @@ def _swaps(comparison: Comparison) -> Table | None:
             cells = tuple(rate(_percent(share), 0) for share in shares)
             if swap.identity:
                 cells = (f"{cells[0]} (identity)", *cells[1:])
-        decides = swap is (row.causal or row.swap)
-        said = row.conclusion.verdict if decides else "-"
-        found.append((label(row.name), str(swap.layer), *cells, rate(swap.compliance_drop, 0), said))
+            elif swap.by_algebra:
+                marks = [" (algebra)" if abs(share.value) > 1e-3 else "" for share in shares]
+                cells = tuple(cell + mark for cell, mark in zip(cells, marks, strict=True))
+        decides = swap is (row.causal or row.swap) or swap.suffix
+        said = verdicts(row)["with S" if swap.suffix else ""] if decides else "-"
+        name = label(row.name) + (" with S" if swap.suffix else "")
+        name += f" ({swap.left_out} edits left out)" if swap.left_out else ""
+        found.append((name, str(swap.layer), *cells, rate(swap.compliance_drop, 0), said))
     return Table(
         f"Swapped with vanilla (% of the change of the refusal margin, n = {n})",
         ("model", "layer", "erased: W_V", "bypassed: inputs", "around", "after", "compliance lost", "verdict"),

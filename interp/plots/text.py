@@ -8,7 +8,7 @@ import re
 import textwrap
 from collections.abc import Iterable
 
-from interp.records import Comparison, DefenseScores, Estimate, GeneralPerformance
+from interp.records import Comparison, ComparisonRow, DefenseScores, Estimate, GeneralPerformance, SwapShares
 
 KNOWN = {"vanilla": "vanilla", "sft": "SFT", "dpo": "DPO", "dinm": "DINM"}
 NOT_ABOVE_CHANCE = "not above chance"
@@ -22,6 +22,22 @@ def label(name: str) -> str:
 def relabelled(text: str) -> str:
     """A text of the laboratory with the methods' names as tables and figures print them."""
     return re.sub(r"\b(?:sft|dpo|dinm)\b", lambda m: KNOWN[m[0]], text)
+
+
+def algebraic(swap: SwapShares | None) -> bool:
+    """Whether shares follow from where the change was made alone, and there was a change of behaviour to divide."""
+    return swap is not None and not swap.gated and (swap.identity or bool(swap.by_algebra))
+
+
+def verdicts(row: ComparisonRow) -> dict[str, str]:
+    """What was asked ("" or "with S") -> the row's verdict, marked where it is algebra."""
+    found = {"": (row.conclusion.verdict, row.causal or row.swap)}
+    if row.conclusion.with_suffix is not None:
+        found["with S"] = (row.conclusion.with_suffix, row.causal_with_suffix)
+    return {
+        asked: f"{word} by algebra" if algebraic(swap) and word != "undecided" else word
+        for asked, (word, swap) in found.items()
+    }
 
 
 def short(text: str, limit: int = 20) -> str:

@@ -27,7 +27,10 @@ class Conclusion:
     """What was done to the behaviour, in one word, and on what evidence."""
 
     verdict: Reading
+    """As asked, without the suffix S."""
     evidence: str
+    with_suffix: Reading | None = None
+    """The same with S on both sides; None where that was not asked."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class ComparisonRow:
     """The same at the layer where the behaviour was located independently of the edit: the verdict follows from it."""
     warnings: tuple[str, ...] = ()
     """What to know about this row's numbers, a line each."""
+    causal_with_suffix: SwapShares | None = None
+    """As `causal`, with S after every prompt of both models, for methods that carry a suffix."""
 
 
 @dataclass(frozen=True)

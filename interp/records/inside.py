@@ -197,10 +197,14 @@ class SwapShares:
     identity: bool
     """True where the shares are algebra: only W_V of this layer was changed (erased is 1 whatever it did)."""
     n: int
-    upstream: Estimate | None = None
-    """Bypassed and parallel together, with an interval of the sum's own. None: not computed (older records)."""
     """Prompts, over all models or edits."""
     upstream: Estimate | None = None
-    """Bypassed and parallel together, with the interval of the sum."""
+    """Bypassed and parallel together, with an interval of the sum's own. None: not computed (older records)."""
     units: int = 1
     """Models or edits that the margins are of: the outer unit of the intervals where there are several."""
+    by_algebra: str = ""
+    """Why these shares follow from where the change was made, whatever it did, in words; "" where they are measured."""
+    left_out: int = 0
+    """Edits that are not among these shares, because their own are algebra at this layer."""
+    suffix: bool = False
+    """Whether both models were asked with the suffix S: what a change adds to the prompt, not what it does alone."""

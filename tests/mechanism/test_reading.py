@@ -79,7 +79,7 @@ def test_shares_at_a_layer_located_independently_decide_and_the_others_are_told(
     )
     assert said.verdict == "masked"
     for words in (
-        "after layer 1", "independently of the edit (push, 9 of 9 prompts)", "nothing up to it was changed",
+        "after layer 1", "independently of the edit (push, 9 of 9 prompts)",
         "at the toxic layer 4 undoes everything by algebra",
     ):  # fmt: skip
         assert words in said.evidence
@@ -88,6 +88,33 @@ def test_shares_at_a_layer_located_independently_decide_and_the_others_are_told(
     wrong = conclude([], None, swap(erased=0.95), swap(erased=0.95))
     assert "at a wrong layer an erasure reads as masked (too low) or parallel (too high)" in wrong.evidence
     assert "toxic layer" not in wrong.evidence  # the same one is not told twice
+
+
+ABOVE = "nothing up to the output of layer 1 was changed"
+
+
+def test_what_is_masked_by_algebra_is_said_to_be_so() -> None:
+    above = replace(swap(width=0.0, layer=1), by_algebra=ABOVE)
+    said = conclude([], None, None, above)
+    assert said.verdict == "masked"
+    assert f"This is algebra: {ABOVE}." in said.evidence
+    assert "at a wrong layer" not in said.evidence
+    both = replace(swap(erased=0.9, layer=1), by_algebra="of 9 edits 8 changed W_V of layer 1 alone and 1 nothing")
+    assert conclude([], None, None, both).verdict == "undecided"
+    some = conclude([], None, None, replace(swap(bypassed=0.95, layer=1), left_out=3))
+    assert "3 edits are left out, as theirs are algebra at this layer" in some.evidence
+
+
+def test_what_was_asked_with_s_has_a_verdict_of_its_own_and_is_never_mixed_in() -> None:
+    alone, given = swap(gated=True, layer=1), replace(swap(bypassed=0.95, layer=1), suffix=True)
+    said = conclude([], None, None, alone, given, located="push")
+    assert (said.verdict, said.with_suffix) == ("no effect", "bypassed")
+    without, with_s = said.evidence.split("With S on both sides")
+    assert "Too few prompts stopped complying" in without
+    assert "independently of the edit (push)" not in without
+    for words in ("in what flows into W_V of layer 1", "independently of the edit (push)", "S alone moves vanilla's"):
+        assert words in with_s
+    assert conclude([], None, None, alone).with_suffix is None
 
 
 def test_thresholds_move_the_verdict() -> None:
@@ -107,7 +134,7 @@ def test_the_reason_comes_first_and_names_the_layer() -> None:
         "not in W_V; the largest part passes through routes around it"
     )
     assert "No single route at layer 4" in first(swap(erased=0.5, bypassed=0.5))
-    assert "Too few prompts (as asked, without S) stopped complying" in first(swap(gated=True))
+    assert "Too few prompts stopped complying" in first(swap(gated=True))
     assert first(swap(gated=True, n=4)).startswith("4 prompts cannot show an effect: at least 5")
     identity = conclude([toxicity(p=0.5)], shift(0.0, identity=True), swap(erased=1.0, width=0.0, identity=True))
     assert "does not show that it was erased rather than overruled" in identity.evidence

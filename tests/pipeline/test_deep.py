@@ -18,7 +18,7 @@ from interp.models import HookedModel
 from interp.pipeline import deep
 from interp.plots.chapter import chapter
 from interp.plots.findings import draw_findings
-from interp.records import Bars, Finding, loads
+from interp.records import Bars, Comparison, Finding, loads
 
 TELLS = "expected a reference model, got none"
 
@@ -68,6 +68,17 @@ def test_a_finished_run_is_looked_into_when_it_is_given_again_with_deep(looked: 
     assert "vanilla" in merged.reading
     assert "dinm" in merged.reading
     assert str(folder / "deep") in said
+
+
+def test_a_method_with_a_suffix_has_shares_with_it_beside_those_without(looked: tuple[Path, str]) -> None:
+    row = loads(Comparison, (looked[0] / "comparison.json").read_text()).rows[1]
+    assert row.causal is not None
+    assert row.causal_with_suffix is not None
+    assert (row.causal.suffix, row.causal_with_suffix.suffix) == (False, True)
+    assert row.causal_with_suffix.layer == row.causal.layer
+    assert row.causal_with_suffix.margin_vanilla.value != row.causal.margin_vanilla.value
+    assert "nothing up to the output of layer" in row.causal_with_suffix.by_algebra  # the edit is above that layer
+    assert "With S on both sides" in row.conclusion.evidence
 
 
 def test_the_record_says_that_one_edit_stands_for_all(looked: tuple[Path, str]) -> None:

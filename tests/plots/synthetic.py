@@ -163,6 +163,21 @@ def swap(name: str, layer: int, n: int) -> SwapShares:
     )  # fmt: skip
 
 
+def asked_with_s(found: Comparison) -> Comparison:
+    """DINM asked with S too, where its shares are algebra of the other kind."""
+    one, none = (Estimate(x, x, x, 25, "share", "bootstrap") for x in (1.0, 0.0))
+    rows = []
+    for row in found.rows:
+        if row.name == "dinm" and row.swap is not None:
+            given = replace(
+                row.swap, erased=none, downstream=one, identity=False, by_algebra="nothing up to it was changed",
+                suffix=True, left_out=2,
+            )  # fmt: skip
+            row = replace(row, causal_with_suffix=given, conclusion=replace(row.conclusion, with_suffix="masked"))
+        rows.append(row)
+    return replace(found, rows=tuple(rows))
+
+
 def comparison(
     names: tuple[str, ...] = ("vanilla", "sft", "dpo", "dinm"),
     *,

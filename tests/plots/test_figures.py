@@ -15,7 +15,7 @@ from interp.plots.mechanism import by_layer, stacked_shares, swap_shares
 from interp.plots.region import region_and_shift, region_definitions
 from interp.plots.source import shift_source
 from interp.records import Comparison, LayerScores
-from plots.synthetic import comparison, layer_scores
+from plots.synthetic import asked_with_s, comparison, layer_scores
 
 
 def words(figure) -> list[str]:
@@ -303,6 +303,18 @@ def test_gated_swaps_are_told_and_not_drawn(usual: Comparison) -> None:
     assert "too small a change of behaviour" in said(figure)
     assert "by algebra" in said(figure)
     assert {len(t.y) for t in figure.data if t.mode == "markers"} == {2}  # SFT and DINM of three
+
+
+def test_what_was_asked_with_s_is_drawn_apart_and_algebra_is_marked(usual: Comparison) -> None:
+    given = asked_with_s(usual)
+    stacked, lanes = stacked_shares(given), swap_shares(given)
+    assert any(bar.startswith("DINM with S, layer") for trace in stacked.data for bar in trace.y)
+    assert {shape for trace in stacked.data for shape in trace.marker.pattern.shape} == {"", "/"}
+    names = lanes.layout.yaxis.ticktext
+    assert "DINM with S" in names[-1]
+    assert "masked by algebra" in names[-1]
+    assert "2 edits left out" in names[-1]
+    assert len(names) == 4
 
 
 def test_stacked_shares_add_up_and_a_gated_method_has_no_bar(usual: Comparison) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from interp.plots.table import PLANTED, Table, html_tables, markdown, notes, print_comparison, tables
 from interp.records import Comparison
 from interp.stats import share
-from plots.synthetic import comparison
+from plots.synthetic import asked_with_s, comparison
 
 
 def printed(comparison: Comparison, width: int) -> str:
@@ -46,6 +46,14 @@ def test_a_shift_of_zero_by_construction_says_so(usual_tables: dict[str, Table])
 
 def test_swap_table_gates_and_names_algebra(usual_tables: dict[str, Table]) -> None:
     assert column(usual_tables["Swapped with"], "erased: W_V") == ["5 [-1, 11]", "too small", "100 (identity)"]
+
+
+def test_shares_asked_with_s_have_a_row_of_their_own_and_algebra_is_marked(usual: Comparison) -> None:
+    found = next(t for t in tables(asked_with_s(usual)) if "Swapped with" in t.title)
+    assert column(found, "model") == ["SFT", "DPO", "DINM", "DINM with S (2 edits left out)"]
+    assert column(found, "after")[-1] == "100 (algebra)"
+    assert column(found, "verdict")[-1] == "masked by algebra"
+    assert "DINM: undecided, with S masked by algebra." in markdown(asked_with_s(usual))
 
 
 def test_defence_table_keeps_the_suffix_apart(usual_tables: dict[str, Table]) -> None:
