@@ -11,18 +11,19 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache
+
+from interp.slots import Filling, SlotLayer, Slots
 
 PREFILL_TOKENS = 4096
 """Prompt tokens in one forward, padding included: more would not run faster and would need more memory."""
@@ -32,74 +33,26 @@ Rows = Callable[[list[int]], None]
 """Told, before each forward, the prompt (its index) in each row of the batch."""
 
 
-# ------------------------------------------------------------------------------------------------- cache
-class SlotLayer(CacheLayerMixin):
-    """Keys and values of one layer, `[slot, head, position, head_dim]`: a token lies at its own position."""
+@runtime_checkable
+class Shared(Protocol):
+    """Models that are alike up to some layer, so that one reading of a prompt serves all of them up to there.
 
-    is_sliding = False
+    `interp.multi.SharedPrompts` is one. The layer's attention is still shared, what follows in it is not.
+    """
 
-    def __init__(self, slots: Slots) -> None:
-        super().__init__()
-        self.slots = slots
+    layers: Sequence[int]
+    """Of each prompt, the first layer in which its model differs from the plain one; the number of layers if none."""
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Make room, on the device of the layer."""
+    def keeping(self, layers: Collection[int], last: Int[Tensor, "row"]) -> AbstractContextManager[dict[int, Any]]:
+        """While open, a forward keeps what lies below the difference at these layers; `last` is each row's last token.
 
-        def room(states: Tensor) -> Tensor:
-            return states.new_zeros((self.slots.size, states.shape[1], self.slots.capacity, states.shape[3]))
+        Yields layer -> state, filled by the forward.
+        """
+        ...
 
-        self.keys, self.values = room(key_states), room(value_states)
-        self.is_initialized = True
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values at their positions; returns what the new tokens may look at."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None
-        assert self.values is not None
-        here, n = self.slots, key_states.shape[0]
-        if here.filling is not None:  # whole prompts, in new slots: they see themselves alone
-            new = slice(here.filling, here.filling + n)
-            self.keys[new, :, : key_states.shape[2]] = key_states
-            self.values[new, :, : value_states.shape[2]] = value_states
-            return key_states, value_states
-        row, at = here.row.to(self.keys.device), here.at.to(self.keys.device)
-        self.keys[row, :, at] = key_states[:, :, 0]
-        self.values[row, :, at] = value_states[:, :, 0]
-        return self.keys[:n, :, : here.width], self.values[:n, :, : here.width]
-
-    def move(self, source: int, target: int, length: int) -> None:
-        """Copy one slot over another."""
-        for states in (self.keys, self.values):
-            assert states is not None
-            states[target, :, :length] = states[source, :, :length]
-
-    def get_seq_length(self) -> int:
-        """No past while prompts are read; one less than the width in a step."""
-        return 0 if self.slots.filling is not None else self.slots.width - 1
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the keys that a mask covers."""
-        return self.get_seq_length() + query_length, 0
-
-    def get_max_length(self) -> int:
-        """Positions in a slot."""
-        return self.slots.capacity
-
-
-@dataclass
-class Slots:
-    """Where the rows of the next forward lie; shared by the layers of a cache."""
-
-    size: int
-    capacity: int
-    filling: int | None = None
-    """First slot of the prompts being read; None in a step."""
-    row: Int[Tensor, "row"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
-    at: Int[Tensor, "row"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
-    """Position of each row's new token."""
-    width: int = 0
-    """Positions that the longest row has."""
+    def resuming(self, state: Any, rows: Int[Tensor, "row"]) -> AbstractContextManager[None]:
+        """While open, a forward starts from these rows of a state: of the last layer, from their last tokens alone."""
+        ...
 
 
 # ------------------------------------------------------------------------------------------------- decoding
@@ -122,6 +75,7 @@ def greedy(
     stop_ids: Sequence[int] = (),
     slots: int = 64,
     rows: Rows | None = None,
+    shared: Shared | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
     """The greedy continuation of each prompt, in order.
@@ -134,19 +88,22 @@ def greedy(
         stop_ids: a row ends with the first of these, which stays in its continuation.
         slots: rows decoded at a time.
         rows: told before each forward which prompt each row belongs to, in the thread that runs the forward.
+        shared: equal prompts are read once, as far as the models of their rows are alike.
         progress: called with (prompts ended, prompts in all).
     """
     answers: list[list[int]] = [[] for _ in prompts]
     # The split does not depend on how many processors there are: the same batches give the same rounding everywhere.
     split = LOOPS if small(hf) and len(prompts) >= LOOPS * MIN_ROWS else 1
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))  # longest first: the width only shrinks
+    dealt = _dealt(prompts, split, shared is not None)
     last, stop, ended = _Last(), threading.Event(), Counter[int]()
 
     @torch.no_grad()
     def decode(share: int) -> None:
-        mine = order[share::split]
+        mine = dealt[share]
         told = None if rows is None else partial(_tell, rows, mine)
-        loop = _Loop(hf, last, [prompts[i] for i in mine], max_new_tokens, stop_ids, max(1, slots // split), told)
+        tops = None if shared is None else [shared.layers[i] for i in mine]
+        size = max(1, slots // split)
+        loop = _Loop(hf, last, [prompts[i] for i in mine], max_new_tokens, stop_ids, size, told, shared, tops)
         for done in loop.run():
             if stop.is_set():
                 return
@@ -166,6 +123,18 @@ def greedy(
     if progress is not None and sum(ended.values()) and split > 1:
         progress(len(prompts), len(prompts))
     return answers
+
+
+def _dealt(prompts: Sequence[Sequence[int]], split: int, shared: bool) -> list[list[int]]:
+    """The prompts of each loop, longest first (so the width only shrinks); equal ones beside each other if shared."""
+    if not shared:
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        return [order[share::split] for share in range(split)]
+    equal: dict[tuple[int, ...], list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        equal.setdefault(tuple(prompt), []).append(i)
+    groups = sorted(equal.values(), key=lambda group: -len(prompts[group[0]]))
+    return [[i for group in groups[share::split] for i in group] for share in range(split)]
 
 
 def _tell(rows: Rows, mine: Sequence[int], batch: list[int]) -> None:
@@ -221,6 +190,8 @@ class _Loop:
         stop_ids: Sequence[int],
         slots: int,
         rows: Rows | None,
+        shared: Shared | None = None,
+        tops: Sequence[int] | None = None,
     ) -> None:
         self.hf: Any = hf
         self.last = last
@@ -228,9 +199,13 @@ class _Loop:
         self.limit = max_new_tokens
         self.stops = frozenset(stop_ids)
         self.rows = rows
+        self.shared = shared
+        self.n_layers: int = hf.config.get_text_config().num_hidden_layers
+        self.tops = tops or [self.n_layers] * len(prompts)
+        """The first layer in which each prompt's model differs from the plain one."""
         longest = max((len(p) for p in prompts), default=0)
         self.slots = Slots(max(1, min(slots, len(prompts))), longest + max_new_tokens)
-        self.cache = Cache(layers=[SlotLayer(self.slots) for _ in range(hf.config.get_text_config().num_hidden_layers)])
+        self.cache = Cache(layers=[SlotLayer(self.slots, layer) for layer in range(self.n_layers)])
         self.answers: list[list[int]] = [[] for _ in prompts]
         self.active: list[int] = []
         """The prompt in each slot that is in use: slots 0..n-1, without gaps."""
@@ -256,27 +231,75 @@ class _Loop:
     def fill(self) -> None:
         """Read the next prompts into free slots, as many as one forward takes, and their first tokens."""
         first = len(self.active)
-        room = min(self.slots.size - first, max(1, PREFILL_TOKENS // len(self.prompts[self.waiting[0]])))
-        taken, self.waiting = self.waiting[:room], self.waiting[room:]
+        taken, source = self._next(self.slots.size - first)
+        n = max(source) + 1
+        # Each prompt is read by the row whose model is the plain one longest: the others follow it up to their own.
+        reader = [max((k for k, s in enumerate(source) if s == r), key=lambda k: self.tops[taken[k]]) for r in range(n)]
+        followers = [k for k in range(len(taken)) if k not in reader]
         lengths = [len(self.prompts[i]) for i in taken]
         longest = max(lengths)
         # Padding on the right: with causal attention no real token sees it, and every token is at its own position.
-        ids = torch.tensor([[*self.prompts[i], *[0] * (longest - n)] for i, n in zip(taken, lengths, strict=True)])
-        last = torch.tensor(lengths, device=self.device) - 1
-        self.slots.filling = first
+        ids = torch.tensor([[*self.prompts[taken[k]], *[0] * (longest - lengths[k])] for k in reader])
+        last = torch.tensor([lengths[k] - 1 for k in reader], device=self.device)
+        upto = [self.tops[taken[k]] if k in followers else self.n_layers for k in range(len(taken))]
+        self.slots.filling = [Filling(first + k, source[k], upto[k]) for k in range(len(taken))]
+        layers = sorted({upto[k] for k in followers} - {self.n_layers})
+        with self._keeping(layers, last) as kept:
+            read = self._read(ids, [taken[k] for k in reader], last)
+        tokens = [read[source[k]] for k in range(len(taken))]
+        for layer in layers:
+            mine = [k for k in followers if upto[k] == layer]
+            size = len(mine) if layer == self.n_layers - 1 else max(1, PREFILL_TOKENS // longest)
+            for part in (mine[i : i + size] for i in range(0, len(mine), size)):
+                rows = torch.tensor([source[k] for k in part])
+                self.slots.filling = [Filling(first + k, row, self.n_layers) for row, k in enumerate(part)]
+                with self._resuming(kept[layer], rows):
+                    read = self._read(ids[rows], [taken[k] for k in part], last[rows.to(last.device)], layer)
+                for k, token in zip(part, read, strict=True):
+                    tokens[k] = token
+        self.active += taken
+        self.lengths += lengths
+        self._take(tokens, first)
+
+    def _next(self, free: int) -> tuple[list[int], list[int]]:
+        """The next prompts that fit `free` slots and one forward, and for each which of its rows reads it."""
+        room = max(1, PREFILL_TOKENS // len(self.prompts[self.waiting[0]]))
+        found: dict[Any, int] = {}
+        source: list[int] = []
+        for i in self.waiting[:free]:
+            row = found.setdefault(tuple(self.prompts[i]) if self.shared is not None else i, len(found))
+            if row == room:
+                break
+            source.append(row)
+        taken, self.waiting = self.waiting[: len(source)], self.waiting[len(source) :]
+        return taken, source
+
+    def _read(
+        self, ids: Int[Tensor, "row seq"], prompts: list[int], last: Int[Tensor, "row"], layer: int | None = None
+    ) -> list[int]:
+        """The first token after each prompt; with `layer`, from that layer on (set up by the caller)."""
+        at = torch.arange(ids.shape[1], device=self.device)[None].expand(len(ids), -1)
+        if layer == self.n_layers - 1:  # nothing above it attends: the last token alone
+            at, ids = last[:, None], ids.gather(1, last[:, None].to(ids.device))
+            last = torch.zeros_like(last)
         if self.rows is not None:
-            self.rows(taken)
+            self.rows(prompts)
         with self.last.of(last):
             logits = self.hf(
                 input_ids=ids.to(self.device),
-                attention_mask=torch.ones(len(taken), longest, dtype=torch.long, device=self.device),
-                position_ids=torch.arange(longest, device=self.device)[None].expand(len(taken), -1),
+                attention_mask=torch.ones(ids.shape, dtype=torch.long, device=self.device),
+                position_ids=at,
                 past_key_values=self.cache,
                 use_cache=True,
             ).logits
-        self.active += taken
-        self.lengths += lengths
-        self._take(logits[:, -1].argmax(-1).tolist(), first)
+        return logits[:, -1].argmax(-1).tolist()
+
+    def _keeping(self, layers: list[int], last: Int[Tensor, "row"]) -> AbstractContextManager[dict[int, Any]]:
+        return self.shared.keeping(layers, last) if self.shared is not None and layers else nullcontext({})
+
+    def _resuming(self, state: Any, rows: Int[Tensor, "row"]) -> AbstractContextManager[None]:
+        assert self.shared is not None
+        return self.shared.resuming(state, rows)
 
     def step(self) -> None:
         """One more token for every active row."""

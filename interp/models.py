@@ -543,6 +543,7 @@ class HookedModel:
         batch_size: int = 32,
         progress: Callable[[int, int], None] | None = None,
         rows: Callable[[list[int]], None] | None = None,
+        shared: decode.Shared | None = None,
     ) -> list[Generation]:
         """Greedy answers to prompts that are already formatted (`format_prompt`), in their order.
 
@@ -557,6 +558,7 @@ class HookedModel:
             progress: called with (done, total) as answers end.
             rows: told before each forward which prompt (its index) each row of the batch is, for hooks that treat rows
                 differently (`interp.multi`).
+            shared: lets equal prompts of such rows be read once.
 
         Raises:
             InputError: `max_new_tokens` does not fit the context, or a prompt has no tokens.
@@ -580,6 +582,7 @@ class HookedModel:
                 stop_ids=self.stop_ids,
                 slots=batch_size,
                 rows=rows,
+                shared=shared,
                 progress=progress,
             )
             return [self._generation(answer) for answer in answers]

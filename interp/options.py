@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
@@ -75,6 +76,10 @@ class Shared:
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Prompts in a batch [default: many on the demo, else few; see README].")
     ] = None
+    delta_memory: Annotated[
+        str | None,
+        typer.Option(help="Memory for the deltas of many edits, e.g. 2GiB; others wait on disk [default: no bound]."),
+    ] = None
     dtype: Annotated[str, typer.Option(help=f"{', '.join(DTYPES)}.")] = "auto"
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto"
     device_map: Annotated[str | None, typer.Option(help="Passed to transformers, e.g. auto, for several GPUs.")] = None
@@ -90,11 +95,17 @@ class Shared:
         """
         choose("--dtype", self.dtype, DTYPES)
         choose("--chat-template", self.chat_template, ("default", "auto", "none"))
+        _ = self.delta_bytes
         if not self.judge or len(set(self.judge)) < len(self.judge):
             raise InputError(f"--judge: expected one judge or different ones, got {', '.join(self.judge) or 'none'}")
         served = [name for name in self.judge if name.startswith("endpoint:")]
         if served and self.base_url is None:
             raise InputError(f"the judge {served[0]!r} needs an endpoint: --base-url https://HOST/v1")
+
+    @property
+    def delta_bytes(self) -> int | None:
+        """`delta_memory` in bytes. Raises InputError where it is no size."""
+        return None if self.delta_memory is None else size_in_bytes("--delta-memory", self.delta_memory)
 
     def identity(self) -> dict[str, object]:
         """What results depend on: all but where they are written, and how an endpoint is paid."""
@@ -137,6 +148,15 @@ def choose(option: str, value: str, choices: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(value, choices, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise InputError(f"{option}: expected one of {', '.join(choices)}, got {value!r}{hint}")
+
+
+def size_in_bytes(option: str, text: str) -> int:
+    """ "2GiB" -> 2147483648. Raises InputError for anything but a number and B, KB, MB, GB, KiB, MiB or GiB."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *(?:([KMG])(i?))?B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise InputError(f"{option}: expected a size, e.g. 512MiB or 2GiB, got {text!r}")
+    power = " KMG".index((match[2] or " ").upper())
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def _listed(annotation: Any) -> Any:

@@ -19,6 +19,7 @@ LAYERS = {
     "records": 1,
     "stats": 2,
     "runs": 2,
+    "slots": 2,
     "demo": 3,
     "endpoint": 3,
     "safeedit": 4,

@@ -8,7 +8,7 @@ import torch
 from interp import decode
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
-from interp.multi import RowWeights, generate_edited, shareable
+from interp.multi import EditStore, RowWeights, generate_edited, shareable
 
 
 def edit_of(model, layer: int, seed: int, size: float = 0.4, bias: bool = False) -> WeightEdit:
@@ -86,7 +86,7 @@ def test_what_cannot_be_decoded_together_is_refused(make_model, texts):
     attention = WeightEdit({name: delta}, Provenance("random", model.source, model.weight_hash()))
     assert not shareable(model, attention)
     with pytest.raises(InputError, match="expected edits of W_V alone, got one of model"):
-        RowWeights(model, {0: attention})
+        RowWeights(model, [attention])
     good = edit_of(model, 1, 0)
     with pytest.raises(InputError, match="one of 1 edits or None"):
         generate_edited(model, texts, [0, 0, 0, 1], [good])
@@ -104,3 +104,108 @@ def test_many_rows_of_many_edits_are_decoded_in_two_threads_each_with_its_own_ro
     which = [i % 6 if i % 6 < 5 else None for i in range(40)]
     together = generate_edited(model, prompts, which, edits, max_new_tokens=5, batch_size=8)
     assert together == alone(model, prompts, which, edits, 5)
+
+
+# ------------------------------------------------------------------------------------------------- shared prompts
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_prompts_that_vanilla_and_edits_of_any_layer_share_answer_as_each_alone(tiny_model, texts, batch_size):
+    edits = [edit_of(tiny_model, layer, seed) for layer, seed in ((2, 0), (2, 1), (1, 2), (0, 3), (1, 4))]
+    both = edit_of(tiny_model, 1, 5)
+    edits.append(WeightEdit({**both.deltas, **edit_of(tiny_model, 2, 6).deltas}, both.provenance))
+    which: list[int | None] = [None, 0, 1, 2, 3, 4, 5, 0, None, 2, 5, None, None]
+    prompts = [texts[0]] * 7 + [texts[2]] * 4 + [texts[1], texts[0]]  # the last: vanilla asked the same twice
+    together = generate_edited(tiny_model, prompts, which, edits, max_new_tokens=9, batch_size=batch_size)
+    assert together == alone(tiny_model, prompts, which, edits, 9)
+    assert len(set(together[:7])) >= 5  # the edits do something
+
+
+def test_what_edits_share_of_a_prompt_is_computed_once(make_model, texts):
+    model = make_model("llama")
+    edits = [edit_of(model, layer, layer) for layer in (2, 1, 2)]
+    read: dict[str, int] = {}
+
+    def count(name: str):
+        def hook(_module, args, _out):
+            if args[0].shape[1] > 1:
+                read[name] = read.get(name, 0) + args[0].shape[0]
+
+        return hook
+
+    handles = []
+    for layer in range(3):
+        handles.append(model.attention(layer).q_proj.register_forward_hook(count(f"attention {layer}")))
+        handles.append(model.mlp(layer).up_proj.register_forward_hook(count(f"mlp {layer}")))
+    generate_edited(model, [texts[0]] * 4, [None, 0, 1, 2], edits, max_new_tokens=3)
+    for handle in handles:
+        handle.remove()
+    # One reading by vanilla; the edit of layer 1 does the block above it again, those of the last layer nothing.
+    assert read == {"attention 0": 1, "mlp 0": 1, "attention 1": 1, "mlp 1": 1, "attention 2": 2, "mlp 2": 2}
+
+
+def test_shared_prompts_are_dealt_to_two_threads_and_leave_the_model_as_it_was(make_model, texts, monkeypatch):
+    monkeypatch.setattr(decode, "processors", lambda: 2)
+    model = make_model("gpt2")
+    before = [(n, "forward" in m.__dict__, len(m._forward_pre_hooks)) for n, m in model.hf.named_modules()]
+    edits = [edit_of(model, layer, layer, bias=layer == 1) for layer in (0, 1, 2)]
+    prompts = [f"{texts[i % 4]} {i}" for i in range(10) for _ in range(4)]
+    which = [None, 0, 1, 2] * 10
+    together = generate_edited(model, prompts, which, edits, max_new_tokens=5, batch_size=9)
+    assert together == alone(model, prompts, which, edits, 5)
+    assert [(n, "forward" in m.__dict__, len(m._forward_pre_hooks)) for n, m in model.hf.named_modules()] == before
+
+
+# ------------------------------------------------------------------------------------------------- a budget of memory
+SIZE = 4 * 32 * 48
+"""Bytes of one tiny delta."""
+
+
+@pytest.mark.parametrize(("budget", "spilled", "groups"), [(1, 5, 5), (2 * SIZE, 3, 3), (None, 0, 1)])
+def test_edits_over_the_budget_lie_on_disk_and_answer_the_same(
+    make_model, texts, tmp_path, monkeypatch, budget, spilled, groups
+):
+    model, made = make_model("llama"), []
+    edits = [edit_of(model, layer, seed) for seed, layer in enumerate((2, 2, 1, 0, 2))]
+    prompts, which = [texts[i % 4] for i in range(12)], [0, 1, 2, 3, 4, None] * 2
+    expected = generate_edited(model, prompts, which, edits, max_new_tokens=6)
+    init = RowWeights.__init__
+
+    def counted(self, model, edits, chosen=None, force=False):
+        init(self, model, edits, chosen, force)
+        made.append(sum(stack.numel() * 4 for stack in self.stacks.values()))
+
+    monkeypatch.setattr(RowWeights, "__init__", counted)
+    with EditStore(edits, budget, tmp_path) as store:
+        assert store.spilled == spilled
+        assert len(list(tmp_path.glob("*.safetensors"))) == spilled
+        assert store.held <= (budget or 5 * SIZE)
+        assert generate_edited(model, prompts, which, store, max_new_tokens=6) == expected
+        for kept, edit in zip(store, edits, strict=True):
+            assert kept.provenance.instance_ids == edit.provenance.instance_ids
+            assert all(torch.equal(kept.deltas[name], delta) for name, delta in edit.deltas.items())
+    assert list(tmp_path.iterdir()) == []
+    assert len(made) == groups
+    assert max(made) <= max(budget or 5 * SIZE, SIZE)
+
+
+def test_an_edit_that_is_on_disk_already_is_read_from_there_and_stays(make_model, tmp_path):
+    model = make_model("llama")
+    edit = edit_of(model, 1, 0)
+    file = edit.save(tmp_path / "mine.safetensors")
+    with EditStore(budget=0) as store:
+        store.add(edit, file)
+        assert torch.equal(store[0].deltas[model.value_name(1)], edit.deltas[model.value_name(1)])
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.safetensors"]
+
+
+def test_edits_of_one_layer_lie_in_one_stack(make_model):
+    model = make_model("gpt2")
+    weights = RowWeights(model, [edit_of(model, layer, layer, bias=layer == 1) for layer in (1, 2, 1, 1)])
+    shapes = {name: tuple(stack.shape) for name, stack in weights.stacks.items()}
+    assert shapes == {
+        model.value_name(1): (3, 48, 32),
+        model.value_name(1).replace("weight", "bias"): (3, 32),
+        model.value_name(2): (1, 48, 32),
+    }
+    stack = weights.stacks[model.value_name(1)]
+    [twin] = [weights.edited[1][2]]
+    assert twin.get_parameter("weight").data_ptr() == stack[1].data_ptr()

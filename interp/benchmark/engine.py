@@ -118,6 +118,7 @@ class Engine:
             max_new_tokens=settings.max_new_tokens,
             seed=settings.seed,
             others=judges[1:],
+            delta_memory=settings.delta_bytes,
         )
 
     @property

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from interp.benchmark.arms import Arm
@@ -21,6 +21,7 @@ from interp.judges import Judge
 from interp.locate import Convention, layer_distances
 from interp.methods.base import Detoxified
 from interp.models import HookedModel
+from interp.multi import EditStore
 from interp.records import Instance, Response
 from interp.runs import Run, read_json, write_json
 from interp.safeedit import Benchmark
@@ -102,6 +103,8 @@ class Bench:
     seed: int
     others: tuple[Judge, ...] = ()
     """Judges that are only asked how far they agree with the one that decides."""
+    delta_memory: int | None = None
+    """Bytes of deltas held in memory; the others of a unit wait in its folder."""
 
 
 def units(arm: Arm, design: Design, block: int) -> list[Unit]:
@@ -150,44 +153,47 @@ def edit_and_answer(bench: Bench, unit: Unit, broken: Sequence[int] = ()) -> Non
     method = unit.arm.method
     assert method is not None
     cost = Cost()
-    with cost.stage("edit", bench.vanilla):
-        made = [method.detoxify(bench.vanilla, instance) for instance in unit.instances]
-    edits = [m.edit for m in made if m.edit is not None]
-    if len(edits) < len(made):
-        raise InputError(f"{unit.arm.name}: expected an edit of each instance, got {len(edits)} of {len(made)}")
-    items = bench.design.items(bench.benchmark, made[0].suffix, made[0].prefix, bench.seed)
-    asked = [[item for owner in bench.design.asked_of(i, broken) for item in items[owner]] for i in unit.instances]
-    ids = [i.id for i in unit.instances]
-    notes = [
-        EditNote(i.id, i.category_key, m.layer, 100 * edit.relative_norm(bench.vanilla))
-        for i, m, edit in zip(unit.instances, made, edits, strict=True)
-    ]
-    with cost.stage("answer", bench.vanilla):
-        found = respond_edited(
-            bench.vanilla,
-            edits,
-            asked,
-            name=unit.arm.name,
-            edited_on=ids,
-            judge=bench.judge,
-            max_new_tokens=bench.max_new_tokens,
-            batch_size=bench.batch,
-        )
-    plain, drift = vanilla_responses(bench, unit), []
-    with cost.stage("move", bench.vanilla):
-        for instance, one, edit, own in zip(unit.instances, made, edits, asked, strict=True):
-            answered = answered_by(own, plain)
-            if answered:
-                model = edit.beside(bench.vanilla)
-                drift += moved(
-                    bench.vanilla,
-                    model,
-                    answered,
-                    one.suffix,
-                    one.prefix,
-                    edited_on=instance.id,
-                    batch_size=bench.batch,
-                )
+    made: list[Detoxified] = []
+    with EditStore(budget=bench.delta_memory, folder=bench.run.path / f"{unit.file}.spilled") as edits:
+        with cost.stage("edit", bench.vanilla):
+            for instance in unit.instances:
+                one = method.detoxify(bench.vanilla, instance)
+                if one.edit is None:
+                    raise InputError(f"{unit.arm.name}: expected an edit of each instance, got none of {instance.id}")
+                edits.add(one.edit)
+                made.append(replace(one, edit=None))
+        items = bench.design.items(bench.benchmark, made[0].suffix, made[0].prefix, bench.seed)
+        asked = [[item for owner in bench.design.asked_of(i, broken) for item in items[owner]] for i in unit.instances]
+        notes = [
+            EditNote(i.id, i.category_key, m.layer, 100 * edit.relative_norm(bench.vanilla))
+            for i, m, edit in zip(unit.instances, made, edits, strict=True)
+        ]
+        with cost.stage("answer", bench.vanilla):
+            found = respond_edited(
+                bench.vanilla,
+                edits,
+                asked,
+                name=unit.arm.name,
+                edited_on=[i.id for i in unit.instances],
+                judge=bench.judge,
+                max_new_tokens=bench.max_new_tokens,
+                batch_size=bench.batch,
+            )
+        plain, drift = vanilla_responses(bench, unit), []
+        with cost.stage("move", bench.vanilla):
+            for instance, one, edit, own in zip(unit.instances, made, edits, asked, strict=True):
+                answered = answered_by(own, plain)
+                if answered:
+                    model = edit.beside(bench.vanilla)
+                    drift += moved(
+                        bench.vanilla,
+                        model,
+                        answered,
+                        one.suffix,
+                        one.prefix,
+                        edited_on=instance.id,
+                        batch_size=bench.batch,
+                    )
     bench.run.save_all(f"{unit.file}.edits", notes)
     write(bench, unit, [r for own in found for r in own], cost, drift)
 

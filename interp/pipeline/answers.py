@@ -91,6 +91,7 @@ def _remembered(
         [[(asdict(i), model.format_prompt(i.query, i.suffix, i.prefix)) for i in own] for own in items],
         settings.max_new_tokens,
         settings.batch,
+        settings.delta_memory,
     ]
     found = iter(remembered("answers", key, Response, model, lambda: [r for own in answer() for r in own], took))
     return [[next(found) for _ in own] for own in items]
