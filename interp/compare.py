@@ -55,13 +55,19 @@ def main(
     deep: Annotated[
         bool, typer.Option("--deep", help="Add the mechanism laboratory: every analysis, its figures and its limits.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print forwards, tokens, peak memory and disk, and what is there already; run nothing."
+        ),
+    ] = False,
 ) -> None:
     """Compare detoxified models: was the toxicity erased from the toxic region, or bypassed?
 
     Without options: the embedded demo world and model. SFT and DPO are trained (and cached), DINM edits once per test
     instance. A killed run continues where it stopped when the same command is given again. Exit code 2 means bad input.
     """
-    from interp.pipeline import Settings, compare
+    from interp.pipeline import Settings
 
     settings = Settings(
         methods=tuple(methods),
@@ -80,7 +86,14 @@ def main(
         deep=deep,
         **vars(shared),
     )
-    compare(settings)
+    if dry_run:
+        from interp.costs.dry_run import dry_run as plan
+
+        print("\n".join(plan(settings)))
+    else:
+        from interp.pipeline import compare
+
+        compare(settings)
 
 
 def run(arguments: list[str] | None = None) -> int:

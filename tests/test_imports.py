@@ -40,8 +40,9 @@ LAYERS = {
     "plots": 8,
     "pipeline": 9,
     "calibrate": 10,
-    "compare": 10,
-    "benchmark": 10,
+    "costs": 10,
+    "compare": 11,
+    "benchmark": 11,
 }
 # Command lines: they may import everything below compare.
 PROGRAMS = {"interp.demo.pretrain", "interp.demo.evaluate", "interp.safeedit.__main__"}

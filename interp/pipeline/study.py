@@ -186,11 +186,14 @@ def margin_warning(benchmark: Benchmark) -> list[str]:
 
 
 def open_run(settings: Settings, benchmark: Benchmark, vanilla: HookedModel, instances: tuple[Instance, ...]) -> Run:
-    """The run folder of exactly this comparison: models, data, settings, versions and source code.
+    """The run folder of exactly this comparison. Raises InputError as `Run`."""
+    return Run(*identify(settings, benchmark, vanilla, instances))
 
-    Raises:
-        InputError: as `Run`.
-    """
+
+def identify(
+    settings: Settings, benchmark: Benchmark, vanilla: HookedModel, instances: tuple[Instance, ...]
+) -> tuple[Path, dict[str, Any]]:
+    """The run folder of a comparison, and what makes it this one: models, data, settings, versions and source code."""
     config = {
         "settings": settings.identity(),
         "model": vanilla.weight_hash(),
@@ -202,11 +205,11 @@ def open_run(settings: Settings, benchmark: Benchmark, vanilla: HookedModel, ins
         "source": source_hash(),
     }
     if settings.out is not None:
-        return Run(settings.out, config)
+        return settings.out, config
     name = "-".join(
         [Path(settings.model).name or "model", *(s.name for s in settings.specs()), fingerprint(config)[:8]]
     )
-    return Run(Path("runs") / name, config)
+    return Path("runs") / name, config
 
 
 def digest(data: Any) -> str:

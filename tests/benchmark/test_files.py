@@ -134,7 +134,7 @@ def planned(text: str) -> dict[str, tuple[int, int]]:
     """Row -> (units, answers) that a plan names."""
     found = {}
     for line in text.splitlines():
-        if line.startswith("  "):
+        if line.startswith("  ") and " units" in line:
             name, _, rest = line.strip().partition(": ")
             parts = {
                 words.split()[1]: int(words.split()[0].replace(",", "")) for words in rest.split(" (")[0].split(", ")
