@@ -46,7 +46,7 @@ def order() -> list[str]:
     """Names of all findings, in the order of the report."""
     from interp.mechanism.deep import ANALYSES
 
-    return [*(a.name for a in ANALYSES), "sequential"]
+    return [*(a.name for a in ANALYSES), "sequential", "repeated"]
 
 
 def draw(findings: Sequence[Finding], folder: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from interp.mechanism.reading import beyond_chance, fell
+from interp.mechanism.reading import fell, paper_rule
 from interp.mechanism.shares import Thresholds, verdict
 from interp.records import SwapShares
 from interp.records.calibration import OrganismEvidence
@@ -68,11 +68,8 @@ def _at(evidence: OrganismEvidence, layer: int) -> SwapShares:
 
 def _paper(evidence: OrganismEvidence, threshold: float, null: bool = False) -> str:
     """The paper's two measures: the region's toxicity fell by more than the threshold (percent), else inputs moved."""
-    first = evidence.region[0]
-    rate = -100.0 * first.change.value / abs(first.vanilla) if first.vanilla else 0.0
-    if rate > threshold and (not null or beyond_chance(first)):
-        return "erased"
-    return "bypassed" if evidence.shift.rate.value > threshold else "no effect"
+    said = paper_rule(evidence.region, evidence.shift, threshold, null)
+    return "no effect" if said in (None, "neither") else said
 
 
 def _definitions(evidence: OrganismEvidence, threshold: float) -> str:

@@ -26,6 +26,7 @@ KINDS = ("zero", "mean", "resample")
 MEAN = "change of the refusal margin, mean ablation"
 _TITLES = {kind: f"change of the refusal margin, {kind} ablation" for kind in KINDS}
 LEVEL, RATE = "refusal margin", "compliance"
+STAND_IN = "what the mean is over"
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
         seed=lab.seed,
         curves=curves,
         bars=(margins, rates),
+        facts={STAND_IN: what},
         seconds=time.perf_counter() - started,
     )
 
@@ -160,7 +162,8 @@ def words(finding: Finding) -> str:
             f"{curve.name} moves {effect} ({here.value:+.1f} nats [{here.low:+.1f}, {here.high:+.1f}]; "
             f"of {len(curve.y)} layers {most})"
         )
-    return f"With the write of layer {at} at its mean over harmless tokens, {'; '.join(said)}."
+    over = finding.facts.get(STAND_IN, "other prompts")
+    return f"With the write of layer {at} at its mean over the tokens of {over}, {'; '.join(said)}."
 
 
 ABLATION = Analysis("ablation", measure, words)

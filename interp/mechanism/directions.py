@@ -84,7 +84,8 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
         ceiling = Curve(HALVES, x, _halves(theirs, lab.seed), control=True)
         cosines = Curve(name, x, tuple(direction_cosines(mine, theirs, lab.seed)))
         panels.append(Curves(OWN, "layer", "cosine", (cosines, ceiling)))
-        bars = (_by_prompt(subject, vanilla, axis, found),)
+        layers = dict.fromkeys((lab.toxic_layer, lab.layer))
+        bars = tuple(_by_prompt(subject, vanilla, axis, found, layer) for layer in layers)
     return Finding(
         name="refusal_direction",
         title="Refusal direction",
@@ -123,9 +124,9 @@ def _compared(
     ]
 
 
-def _by_prompt(subject: Subject, vanilla: Subject, axis: Axis, found: Sides) -> Bars:
-    """The shift at the toxic layer by what was asked."""
-    lab, layer = vanilla.lab, vanilla.lab.toxic_layer
+def _by_prompt(subject: Subject, vanilla: Subject, axis: Axis, found: Sides, layer: int) -> Bars:
+    """The shift after one layer by what was asked."""
+    lab = vanilla.lab
     pairs: dict[str, tuple[Tensor, Tensor]] = {
         ATTACKED: (subject.last("resid_post"), vanilla.last("resid_post")),
         HARMFUL: (subject.last("resid_post", "onlyQ"), vanilla.last("resid_post", "onlyQ")),
@@ -175,7 +176,11 @@ def read(finding: Finding) -> str:
     """Per model: how far towards refusal, whether that is more than chance, and whether harmless prompts go along."""
     if not finding.bars:
         return "There is no model to compare with vanilla."
-    [bars] = finding.bars
+    return " ".join(_after(finding, bars) for bars in finding.bars)
+
+
+def _after(finding: Finding, bars: Bars) -> str:
+    """What is seen after the layer of one panel: the toxic one, and the one where the behaviour was located."""
     along = {c.name: c for p in finding.curves if p.title == ALONG for c in p.curves}
     layer = int(bars.title.removeprefix(f"{SHIFT} after layer ").split(",")[0])
     followed = next(p for p in finding.curves if p.title == WITHIN).curves
@@ -186,12 +191,16 @@ def read(finding: Finding) -> str:
         attacked, harmless = moved[ATTACKED], moved.get(HARMLESS)
         if attacked is None:
             continue
-        cosine, chance = along[name].y[layer], along[f"{RANDOM}, {name}"].y[layer]
-        inside = "within" if chance.low <= cosine.value <= chance.high else "outside"
+        cosine = along[name].y[layer]
+        nulls = {kind: along[f"{kind}, {name}"].y[layer] for kind in (RANDOM, SHUFFLED)}
+        chance = " and ".join(
+            f"{'within' if null.low <= cosine.value <= null.high else 'outside'} the {null.low:.2f} to {null.high:.2f} "
+            f"of {kind}"
+            for kind, null in nulls.items()
+        )
         text = (
             f"{name} moves attacked prompts by {_interval(attacked)} of the gap ({_way(attacked)}); the shift has "
-            f"cosine {cosine.value:.2f} with the direction, {inside} the {chance.low:.2f} to {chance.high:.2f} of "
-            "random directions"
+            f"cosine {cosine.value:.2f} with the direction, {chance}"
         )
         if harmless is not None:
             text += f"; harmless requests move by {_interval(harmless)}{_verdict(attacked, harmless)}"

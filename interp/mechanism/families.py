@@ -1,7 +1,8 @@
 """Defence by family of attack, those among them that nobody trained or edited on.
 
 The attack categories of the prompts and, as a family of its own, the bare question. A held-out family is one whose
-category no training instance and no edited prompt has (SafeEdit's out-of-domain attacks are put in as "other" attacks).
+category no training instance and no edited prompt has (SafeEdit's out-of-domain attacks are put in as "other" attacks);
+of these the lab's further instances are asked too, as the others are few.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import numpy as np
 
 from interp.errors import InputError
 from interp.judges import Judge
-from interp.mechanism.lab import Analysis, Subject
+from interp.mechanism.lab import Analysis, Lab, Subject
 from interp.mechanism.prefill import NEW_TOKENS, continuations
 from interp.mechanism.readout import read
-from interp.records import Bars, Finding
+from interp.records import Bars, Finding, Instance
 from interp.stats import share
 
 BARE, SEEN, HELD_OUT = "bare question", "attacks of known families", "attacks of held-out families"
 MARK = " (held out)"
+MOST = 256
+"""Prompts of the lab's further instances asked at most, evenly from all."""
 Prompts = dict[str, list[tuple[int, str]]]
 
 
@@ -47,11 +50,22 @@ def families(subject: Subject) -> Prompts:
         if other is not None and _key(other.attack_category):
             family = _key(other.attack_category)
             put(family if family in known else family + MARK, i.id, other.other_question_and_attack)
+    for i in _held_out(lab, known):
+        other = i.generalization
+        assert other is not None
+        put(_key(other.attack_category) + MARK, i.id, other.other_question_and_attack)
     if not found:
         raise InputError("defence by attack family needs the attack categories, and no instance names one")
     for i in lab.instances:
         put(BARE, i.id, i.prompt("onlyQ"))
     return dict(sorted(found.items(), key=lambda item: (item[0] == BARE, item[0].endswith(MARK), item[0])))
+
+
+def _held_out(lab: Lab, known: set[str]) -> list[Instance]:
+    """Further instances whose other attack is of a held-out family, evenly from all."""
+    found = [i for i in lab.others if (g := i.generalization) and _key(g.attack_category) not in {*known, ""}]
+    step = max(len(found) / MOST, 1.0)
+    return [found[int(n * step)] for n in range(min(MOST, len(found)))]
 
 
 def attack_families(judge: Judge | None = None) -> Analysis:
@@ -77,7 +91,8 @@ def attack_families(judge: Judge | None = None) -> Analysis:
             how_to_read=f"Share of prompts that are defended, by {how}, per category of the attack around the "
             "question; Wilson 95 %. The bare question is the control without an attack.",
             limits="Families differ in size and wording; few prompts make wide intervals. A held-out family is new in "
-            "kind to training and edits, not to vanilla's pretraining.",
+            "kind to training and edits, not to vanilla's pretraining; its prompts share a few attacks, so that its "
+            "interval, which counts prompts, is too narrow for attacks of that kind at large.",
             n=sum(len(v) for v in groups.values()),
             seed=lab.seed,
             bars=(

@@ -22,6 +22,9 @@ from interp.stats import bootstrap
 
 POSITIONS = 16
 FIRST = (1, 3, 5)
+MIN_TOTAL = 0.1
+"""Nats of KL over a whole answer, on the mean, from which shares of it are given: less is no change to divide."""
+TOTAL = "KL over the answer"
 ANSWERS = ("unsafe answers", "safe answers", "harmless answers")
 
 
@@ -76,6 +79,7 @@ def measure_first_tokens(subject: Subject, vanilla: Subject) -> Finding:
         )
     )
     curves, bars, facts = [], [], {}
+    totals: dict[str, tuple[Estimate | None, ...]] = {}
     for what, pairs in sets.items():
         if not pairs:
             continue
@@ -84,13 +88,17 @@ def measure_first_tokens(subject: Subject, vanilla: Subject) -> Finding:
         y = tuple(bootstrap(c[~np.isnan(c)], over="answers", unit="nats", seed=lab.seed) for c in kl.T[:reach])
         curve = Curve(subject.name, tuple(float(t) for t in range(1, reach + 1)), y, subject is vanilla)
         curves.append(Curves(f"KL to vanilla, {what}", "token of the answer", "nats", (curve,)))
+        total = bootstrap(np.nansum(kl, axis=1), over="answers", unit="nats", seed=lab.seed)
+        totals[what] = (total,)
+        wide = total.value >= MIN_TOTAL
         shares: dict[str, tuple[Estimate | None, ...]] = {
-            f"first {k}" if k > 1 else "first token": (first_share(kl, k, lab.seed),) for k in FIRST
+            f"first {k}" if k > 1 else "first token": (first_share(kl, k, lab.seed) if wide else None,) for k in FIRST
         }
         bars.append(Bars(f"share of the KL, {what}", "% of the answer's KL", (subject.name,), shares))
         lengths = (~np.isnan(kl)).sum(axis=1)
         even = ", ".join(f"{100 * float(np.minimum(k, lengths).sum() / lengths.sum()):.0f}" for k in FIRST)
         facts[f"{what}, spread evenly"] = f"{even} % in the first {', '.join(map(str, FIRST))} tokens"
+    bars += [Bars(TOTAL, "nats", (subject.name,), totals)] if totals else []
     return Finding(
         name="first_tokens",
         title="How many tokens deep safety is",
@@ -98,7 +106,8 @@ def measure_first_tokens(subject: Subject, vanilla: Subject) -> Finding:
         reading="",
         how_to_read="KL(model || vanilla) of the next token, on given answers to the attack prompts (64 tokens of "
         "them), position by position; and how much of an answer's sum lies in its first tokens. Harmless answers are "
-        "the control: what there is of change everywhere. Intervals: bootstrap over answers.",
+        f"the control: what there is of change everywhere. Answers over which less than {MIN_TOTAL:g} nats are summed "
+        "on the mean are not divided. Intervals: bootstrap over answers.",
         limits="The answers are the benchmark's, not the models' own. A large KL says different, not safer.",
         n=len(lab.instances),
         seed=lab.seed,
@@ -111,20 +120,38 @@ def measure_first_tokens(subject: Subject, vanilla: Subject) -> Finding:
 
 
 def _first_tokens_words(finding: Finding) -> str:
-    panel = next(p for p in finding.bars if ANSWERS[0] in p.title)
-    key = f"first {FIRST[1]}"
-    said = [
-        f"{e.value:.0f} % [{e.low:.0f}, {e.high:.0f}] for {model}"
-        for model, e in zip(panel.groups, panel.series[key], strict=True)
-        if e is not None
-    ]
-    if not said:
+    """Per model the share of the first tokens on unsafe answers beside that on harmless ones, and what was too little
+    to divide."""
+    panels = {what: p for p in finding.bars for what in ANSWERS if p.title == f"share of the KL, {what}"}
+    unsafe, harmless = panels.get(ANSWERS[0]), panels.get(ANSWERS[2])
+    totals = next((p for p in finding.bars if p.title == TOTAL), None)
+    if unsafe is None or totals is None:
+        return "No instance has an unsafe answer to read the KL along."
+    key, said, little = f"first {FIRST[1]}", [], []
+    for i, model in enumerate(unsafe.groups):
+        total = totals.series[ANSWERS[0]][i]
+        if total is None or total.value == 0:
+            continue
+        if (e := unsafe.series[key][i]) is None:
+            little.append(f"{model} ({total.value:.2g} nats an answer)")
+            continue
+        control = harmless.series[key][i] if harmless is not None else None
+        beside = "harmless answers: too little to divide" if harmless is not None else "no harmless answers"
+        if control is not None:
+            beside = f"harmless answers: {control.value:.0f} % [{control.low:.0f}, {control.high:.0f}]"
+        said.append(
+            f"{e.value:.0f} % [{e.low:.0f}, {e.high:.0f}] for {model} ({beside}; {total.value:.2g} nats in all)"
+        )
+    if not said and not little:
         return "No model differs from vanilla on the unsafe answers."
     even = finding.facts[f"{ANSWERS[0]}, spread evenly"]
-    return (
-        f"Of the KL to vanilla along the unsafe answers, the first {FIRST[1]} tokens hold {', '.join(said)}; "
-        f"spread evenly it would be {even}."
-    )
+    text = ""
+    if said:
+        text = (
+            f"Of the KL to vanilla along the unsafe answers, the first {FIRST[1]} tokens hold {', '.join(said)}; "
+            f"spread evenly it would be {even}."
+        )
+    return text + (f" Too little KL to divide: {', '.join(little)}." if little else "")
 
 
 FIRST_TOKENS = Analysis("first_tokens", measure_first_tokens, _first_tokens_words)

@@ -4,19 +4,22 @@ Linear CKA (Kornblith et al. 2019, arXiv 1905.00414, Eq. 6) compares which promp
 estimate is biased upwards where there are fewer prompts than dimensions, so the unbiased one of Song et al. 2012 is
 used; shuffled prompts give 0 by it. Principal angles compare the planes in which the prompts vary. Both take the mean
 away and so do not see a shift that is the same for every prompt, which is what steering is: its size stands beside
-them. All of it is read at the last prompt token (`Subject.last`); weights are in `spectra`.
+them. They are read at the last prompt token (`Subject.last`), and CKA also on the mean over each prompt's tokens, which
+the end that all prompts share does not dominate; weights are in `spectra`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.capture import capture
 from interp.errors import InputError
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.neurons import between
@@ -29,6 +32,7 @@ SPLITS = 20
 FOLDS = 50
 """At most so many groups of prompts are left out in turn for the jackknife."""
 CKA, ANGLE, SHIFT = "Linear CKA with vanilla", "Mean principal angle to vanilla's plane", "Shift of the mean"
+CKA_MEAN = "Linear CKA with vanilla, mean over the prompt's tokens"
 SHUFFLED, HALVES = "shuffled prompts", "vanilla, two halves of the prompts"
 
 
@@ -100,7 +104,11 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
     new, old = subject.last("resid_post"), vanilla.last("resid_post")
     if len(new) < 8:
         raise InputError(f"expected at least 8 prompts to compare the geometry of two models, got {len(new)}")
-    panels = () if subject is vanilla else _panels(name, new, old, lab.seed)
+    panels: tuple[Curves, ...] = ()
+    if subject is not vanilla:
+        whole = _cka_panel(CKA_MEAN, name, mean_of(subject), mean_of(vanilla), lab.seed)
+        first, *others = _panels(name, new, old, lab.seed)
+        panels = (first, whole, *others)
     return Finding(
         name="geometry",
         title="Geometry of the residual stream",
@@ -110,8 +118,8 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
         "same plane; two halves of vanilla's own prompts show what the choice of prompts alone makes of it. The shift "
         "of the mean is in units of vanilla's own spread over prompts.",
         limits="CKA and angles say nothing about a shift common to all prompts, and little about directions in which "
-        "the prompts hardly vary, however much they matter. Last prompt token only. A layer that looks alike may still "
-        "differ for other prompts.",
+        "the prompts hardly vary, however much they matter. Angle and shift: last prompt token only. A layer that "
+        "looks alike may still differ for other prompts.",
         n=len(new),
         seed=lab.seed,
         source="Kornblith et al. 2019 (arXiv 1905.00414); Song et al. 2012 for the unbiased estimate",
@@ -127,25 +135,49 @@ def _panels(
     layers = range(new.shape[1])
     x = tuple(float(i) for i in layers)
     rng = np.random.default_rng(seed)
-    orders = [torch.tensor(rng.permutation(len(new))) for _ in range(SHUFFLES)]
-    alike, shuffled, angle, halves, shift = [], [], [], [], []
+    orders = [torch.tensor(rng.permutation(len(new))) for _ in range(SPLITS)]
+    angle, halves, shift = [], [], []
     for layer in layers:
         a, b = new[:, layer], old[:, layer]
-        K, L = _gram(a), _gram(b)
-        alike.append(jackknife(lambda keep, K=K, L=L: _cka(K[keep][:, keep], L[keep][:, keep]), len(a), "CKA"))
-        draws = np.array([_cka(K, L[order][:, order]) for order in orders])
-        shuffled.append(between(draws, "CKA", "shuffles of the prompts"))
-        angle.append(_angle(a, b, orders[:SPLITS]))
-        parts = [mean_angle(plane(b[order[::2]]), plane(b[order[1::2]])) for order in orders[:SPLITS]]
+        angle.append(_angle(a, b, orders))
+        parts = [mean_angle(plane(b[order[::2]]), plane(b[order[1::2]])) for order in orders]
         halves.append(between(np.array(parts), "degrees", "splits of the prompts"))
         shift.append(jackknife(lambda keep, a=a, b=b: relative_shift(a[keep], b[keep]), len(a), "of the spread"))
     return (
-        Curves(CKA, "layer", "CKA", (
-            Curve(name, x, tuple(alike)), Curve(f"{SHUFFLED}, {name}", x, tuple(shuffled), control=True))),
+        _cka_panel(CKA, name, new, old, seed),
         Curves(ANGLE, "layer", "degrees", (
             Curve(name, x, tuple(angle)), Curve(HALVES, x, tuple(halves), control=True))),
         Curves(SHIFT, "layer", "of the spread over prompts", (Curve(name, x, tuple(shift)),)),
     )  # fmt: skip
+
+
+def _cka_panel(
+    title: str, name: str, new: Float[Tensor, "n layer d"], old: Float[Tensor, "n layer d"], seed: int
+) -> Curves:
+    """CKA of every layer beside that of shuffled prompts."""
+    rng, alike, shuffled = np.random.default_rng(seed), [], []
+    orders = [torch.tensor(rng.permutation(len(new))) for _ in range(SHUFFLES)]
+    for layer in range(new.shape[1]):
+        K, L = _gram(new[:, layer]), _gram(old[:, layer])
+        alike.append(jackknife(lambda keep, K=K, L=L: _cka(K[keep][:, keep], L[keep][:, keep]), len(new), "CKA"))
+        draws = np.array([_cka(K, L[order][:, order]) for order in orders])
+        shuffled.append(between(draws, "CKA", "shuffles of the prompts"))
+    x = tuple(float(i) for i in range(new.shape[1]))
+    curves = Curve(name, x, tuple(alike)), Curve(f"{SHUFFLED}, {name}", x, tuple(shuffled), control=True)
+    return Curves(title, "layer", "CKA", curves)
+
+
+def mean_of(subject: Subject) -> Float[Tensor, "prompt layer d_model"]:
+    """Residual stream after every block, mean over the tokens of each attack prompt; taken once, on the CPU."""
+    if subject not in _means:
+        model, lab = subject.model, subject.lab
+        texts = [model.format_prompt(q) for q in lab.queries()]
+        got = capture(model, texts, "resid_post", pool="mean", batch_size=lab.batch_size)
+        _means[subject] = got.stack("resid_post").transpose(0, 1).float()
+    return _means[subject]
+
+
+_means: WeakKeyDictionary[Subject, Tensor] = WeakKeyDictionary()
 
 
 def _angle(new: Float[Tensor, "n d"], old: Float[Tensor, "n d"], orders: list[Tensor]) -> Estimate:
@@ -190,9 +222,11 @@ def read(finding: Finding) -> str:
             said.append(f"{name} has vanilla's residual stream")
             continue
         low, chance = curve.y[layer], curves[CKA][f"{SHUFFLED}, {name}"].y[layer].high
+        mean = curves[CKA_MEAN][name].y[layer]
         angle, halves = (curves[ANGLE][key].y[layer].value for key in (name, HALVES))
         said.append(
             f"{name} is least like vanilla after layer {layer} (CKA {low.value:.3f} [{low.low:.3f}, {low.high:.3f}], "
+            f"on means over tokens {mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}], "
             f"shuffled up to {chance:.2f}; planes {angle:.0f} degrees apart, two halves of the prompts {halves:.0f}); "
             f"its mean moves by up to {moved.value:.2f} [{moved.low:.2f}, {moved.high:.2f}] of the spread over prompts"
         )

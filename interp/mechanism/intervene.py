@@ -122,30 +122,31 @@ def rounded(weight: Float[Tensor, "out in"], bits: int) -> Float[Tensor, "out in
 
 
 @contextmanager
-def weights_through(model: HookedModel, change: Callable[[Float[Tensor, "out in"]], Tensor]) -> Iterator[None]:
-    """While open, every linear map inside the blocks multiplies by `change(weight)`, made anew at each forward.
+def weights_through(model: HookedModel, change: Callable[[Float[Tensor, "out in"], str], Tensor]) -> Iterator[None]:
+    """While open, every linear map inside the blocks multiplies by `change(weight, name)`, made anew at each forward.
 
     One changed matrix is in memory at a time. Embeddings, norms, biases and the unembedding stay as they are.
 
     Args:
         model: its parameters are not touched.
-        change: of a matrix with one output channel a row.
+        change: of a matrix with one output channel a row, and its module's name ("3.mlp.c_fc"), which tells a draw of
+            noise for it from that for any other.
     """
 
-    def forward(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    def forward(module: nn.Module, name: str) -> Callable[[Tensor], Tensor]:
         across = isinstance(module, Conv1D)
 
         def run(x: Tensor) -> Tensor:
-            weight = change(module.weight.T if across else module.weight)  # type: ignore[union-attr,arg-type]
+            weight = change(module.weight.T if across else module.weight, name)  # type: ignore[union-attr,arg-type]
             return linear(x, weight, module.bias)  # type: ignore[arg-type]
 
         return run
 
     with ExitStack() as stack:
-        for block in model.blocks:
-            for module in block.modules():
+        for layer, block in enumerate(model.blocks):
+            for name, module in block.named_modules():
                 if isinstance(module, (nn.Linear, Conv1D)):
-                    stack.enter_context(replaced(module, forward(module)))
+                    stack.enter_context(replaced(module, forward(module, f"{layer}.{name}")))
         yield
 
 

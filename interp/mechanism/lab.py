@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.capture import capture
 from interp.errors import InputError
-from interp.mechanism.shares import MarginTokens
+from interp.mechanism.margin import MarginTokens, batches, margins
 from interp.models import HookedModel, Tokens
 from interp.records import Bars, BenignRequest, Curves, Finding, Instance, PromptKind
 
@@ -45,6 +44,8 @@ class Lab:
     """The suffix S of the comparison. No analysis appends it unless it says so."""
     seed: int = 0
     batch_size: int = 16
+    others: tuple[Instance, ...] = ()
+    """Further instances that nothing was trained or edited on, for what needs more prompts than `instances` give."""
 
     def __post_init__(self) -> None:
         if not self.instances:
@@ -68,9 +69,7 @@ class Subject:
 
     def prompts(self, kind: PromptKind = "DS") -> list[Tokens]:
         """The formatted prompts in batches, padded on the left: the last column is every prompt's last token."""
-        texts = [self.model.format_prompt(q) for q in self.lab.queries(kind)]
-        size = self.lab.batch_size
-        return [self.model.tokenize(texts[i : i + size]) for i in range(0, len(texts), size)]
+        return batches(self.model, self.lab.queries(kind), batch_size=self.lab.batch_size)
 
     def last(self, component: str, kind: PromptKind = "DS") -> Float[Tensor, "prompt layer width"]:
         """Activations at the last prompt token, where the answer begins, of every layer.
@@ -88,12 +87,10 @@ class Subject:
             raise InputError(f"expected one of {', '.join(self._last[kind])}, got {component!r}")
         return self._last[kind][component]
 
-    @torch.no_grad()
     def margins(self, kind: PromptKind = "DS") -> Float[np.ndarray, "prompt"]:
         """The refusal margin at the last prompt token, nats: log-odds of a refusing over a complying first token."""
         if kind not in self._margins:
-            found = [self.lab.tokens.margin(self.model.logits(batch)[:, -1]) for batch in self.prompts(kind)]
-            self._margins[kind] = torch.cat(found).cpu().double().numpy()
+            self._margins[kind] = margins(self.model, self.prompts(kind), self.lab.tokens)
         return self._margins[kind]
 
     @cached_property
@@ -117,8 +114,9 @@ class Analysis:
 def merge(parts: Sequence[Finding], read: Callable[[Finding], str] | None = None) -> Finding:
     """The findings of one analysis on several models as one: panels with one title become one panel.
 
-    Curves are put side by side, groups of bars one after another, grids and token views in a row. Raises InputError
-    where there is nothing to merge or the parts are not of one analysis.
+    Curves are put side by side, groups of bars one after another, grids and token views in a row. A fact that
+    several parts tell is kept in all their words. Raises InputError where there is nothing to merge or the parts are
+    not of one analysis.
     """
     if not parts:
         raise InputError("expected the finding of at least one model, got none")
@@ -132,10 +130,18 @@ def merge(parts: Sequence[Finding], read: Callable[[Finding], str] | None = None
         bars=_merged_bars(parts),
         grids=tuple(grid for p in parts for grid in p.grids),
         tokens=tuple(view for p in parts for view in p.tokens),
-        facts={name: said for p in parts for name, said in p.facts.items()},
+        facts=merged_facts(parts),
         seconds=sum(p.seconds for p in parts),
     )
     return merged if read is None else replace(merged, reading=read(merged))
+
+
+def merged_facts(parts: Sequence[Finding]) -> dict[str, str]:
+    """Facts of several findings by name; what they tell differently under one name is told one after the other."""
+    told: dict[str, dict[str, None]] = {}
+    for name, said in (item for p in parts for item in p.facts.items()):
+        told.setdefault(name, {})[said] = None
+    return {name: "; ".join(said) for name, said in told.items()}
 
 
 def _merged_curves(parts: Sequence[Finding]) -> tuple[Curves, ...]:
@@ -144,7 +150,11 @@ def _merged_curves(parts: Sequence[Finding]) -> tuple[Curves, ...]:
         known = found.get(panel.title)
         if known is not None:  # a control that every model brings along is drawn once
             names = {c.name for c in known.curves}
-            panel = replace(known, curves=(*known.curves, *(c for c in panel.curves if c.name not in names)))
+            panel = replace(
+                known,
+                curves=(*known.curves, *(c for c in panel.curves if c.name not in names)),
+                marked=tuple(dict.fromkeys((*known.marked, *panel.marked))),
+            )
         found[panel.title] = panel
     return tuple(found.values())
 

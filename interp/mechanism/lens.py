@@ -19,7 +19,7 @@ from interp.capture import capture, stream
 from interp.errors import InputError
 from interp.mechanism.intervals import of_means
 from interp.mechanism.lab import Analysis, Subject
-from interp.mechanism.margin import MarginTokens
+from interp.mechanism.margin import MarginTokens, read_off
 from interp.mechanism.neurons import between, most_toxic
 from interp.models import HookedModel
 from interp.records import Curve, Curves, Estimate, Finding, Grid, Instance, LayerScores, PromptKind
@@ -66,11 +66,10 @@ def refusal_lens(
         raise InputError("the logit lens needs at least one instance, got none")
     prompts = [model.format_prompt(i.prompt(kind), suffix) for i in instances]
     acts = capture(model, prompts, ("resid_post",), pool="last", batch_size=batch_size)
-    head = model.unembedding
+    like = next(model.unembedding.parameters())
     columns = []
     for layer in range(model.n_layers):
-        resid = acts["resid_post", layer].to(next(head.parameters()))
-        columns.append(tokens.margin(head(model.final_norm(resid))).double().cpu().numpy())
+        columns.append(read_off(model, acts["resid_post", layer].to(like), tokens).double().cpu().numpy())
     return LayerScores(
         model=model.name,
         convention=f"logit lens, {kind}" + (", with S" if suffix else ""),
@@ -93,11 +92,9 @@ def lens_margins(
         resid: residual streams, on any device.
         tokens: first tokens of refusing and complying answers.
     """
-    head = model.unembedding
-    like = next(head.parameters())
+    like = next(model.unembedding.parameters())
     found = [
-        tokens.margin(head(model.final_norm(rows.to(like)))).double().cpu()
-        for rows in resid.reshape(-1, resid.shape[-1]).split(ROWS)
+        read_off(model, rows.to(like), tokens).double().cpu() for rows in resid.reshape(-1, resid.shape[-1]).split(ROWS)
     ]
     return torch.cat(found).reshape(resid.shape[:-1]).numpy()
 
@@ -200,10 +197,8 @@ def _chance(subject: Subject, vanilla: Subject) -> tuple[Estimate, ...]:
     for layer in range(vanilla.model.n_layers):
         means = []
         for one in (subject, vanilla):
-            head = one.model.unembedding
-            resid = one.last("resid_post")[:, layer].to(next(head.parameters()))
-            logits = head(one.model.final_norm(resid))
-            means.append(np.array([float(d.margin(logits).mean()) for d in draws]))
+            resid = one.last("resid_post")[:, layer].to(next(one.model.unembedding.parameters()))
+            means.append(np.array([float(read_off(one.model, resid, d).mean()) for d in draws]))
         found.append(between(means[0] - means[1], "nats", "random sets of tokens"))
     return tuple(found)
 
@@ -216,6 +211,7 @@ def read(finding: Finding) -> str:
     )
     said = f"Refusal margin on attacked prompts at the last layer, nats: {last}."
     against = {c.name: c for p in finding.curves if p.title == AGAINST for c in p.curves}
+    depth = max((len(c.x) for c in against.values()), default=0)
     for curve in (c for c in against.values() if not c.control):
         chance = against[f"{CHANCE}, {curve.name}"].y
         layers = [i for i, (e, c) in enumerate(zip(curve.y, chance, strict=True)) if e.low > 0 and e.value > c.high]
@@ -223,6 +219,8 @@ def read(finding: Finding) -> str:
             said += f" {curve.name} leads vanilla by more than random tokens do after {_listed(layers)}."
         else:
             said += f" {curve.name} leads vanilla by more than random tokens do after no layer."
+    if depth:
+        said += f" (Each of {depth} layers is tested by itself: the intervals are not corrected for their number.)"
     return said
 
 

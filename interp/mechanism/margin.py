@@ -107,6 +107,13 @@ def last_margin(model: HookedModel, batch: Tokens, tokens: MarginTokens) -> Floa
     return tokens.margin(logits_at(model, batch, last)[:, 0])
 
 
+def read_off(model: HookedModel, resid: Float[Tensor, "batch d_model"], tokens: MarginTokens) -> Float[Tensor, "batch"]:
+    """The margin of residual streams as if the model ended there: final norm, unembedding, Gemma2's bend of logits."""
+    logits = model.unembedding(model.final_norm(resid))
+    cap = getattr(model.hf.config, "final_logit_softcapping", None)
+    return tokens.margin(logits if cap is None else cap * torch.tanh(logits / cap))
+
+
 @torch.no_grad()
 def margins(model: HookedModel, prompts: Sequence[Tokens], tokens: MarginTokens) -> Float[np.ndarray, "prompt"]:
     """One forward per batch."""

@@ -27,7 +27,7 @@ MARGIN, FIRING = "refusal margin, nats", "mean activation of the toxic value vec
 TOP = 10
 """Value vectors nearest the toxic direction that are averaged."""
 MOST = 60
-"""Harmless requests asked at most."""
+"""Harmless requests asked at most, evenly from all, bare and wrapped."""
 
 
 def measure(subject: Subject, vanilla: Subject) -> Finding:
@@ -84,7 +84,9 @@ def _span(e: Estimate | None) -> str:
 @torch.no_grad()
 def _benign(subject: Subject) -> Float[np.ndarray, "request"]:
     lab, model = subject.lab, subject.model
-    texts = [model.format_prompt(r.prompt) for r in lab.benign[:MOST]]
+    step = max(len(lab.benign) / MOST, 1.0)  # evenly: the wrapped ones stand behind the bare ones
+    chosen = [lab.benign[int(i * step)] for i in range(min(MOST, len(lab.benign)))]
+    texts = [model.format_prompt(r.prompt) for r in chosen]
     batches = [model.tokenize(texts[i : i + lab.batch_size]) for i in range(0, len(texts), lab.batch_size)]
     return torch.cat([lab.tokens.margin(model.logits(b)[:, -1]) for b in batches]).double().cpu().numpy()
 
@@ -96,7 +98,7 @@ def _views(subject: Subject, vanilla: Subject) -> Tokens:
     prompt = model.tokenize([model.format_prompt(lab.instances[0].adversarial_prompt)])
     margin = lab.tokens.margin(model.logits(prompt)[0])
     acts = capture(model, prompt, ("h_down",), lab.toxic_layer, pool="none")
-    firing = acts["h_down", lab.toxic_layer][0].float()[:, toxic_neurons(vanilla)].mean(dim=1)
+    firing = acts["h_down", lab.toxic_layer][0].float()[:, nearest_to_toxic(vanilla)].mean(dim=1)
     ids = prompt.row(0)
     start = len(margin) - len(ids)
     values = {MARGIN: _plain(margin[start:]), FIRING: _plain(firing[start:])}
@@ -104,7 +106,7 @@ def _views(subject: Subject, vanilla: Subject) -> Tokens:
                   tuple(model.tokenizer.decode([i]) for i in ids), values)  # fmt: skip
 
 
-def toxic_neurons(vanilla: Subject) -> list[int]:
+def nearest_to_toxic(vanilla: Subject) -> list[int]:
     """Indices of vanilla's value vectors with the largest cosine to the toxic direction, at the toxic layer."""
     toxic: Tensor = vanilla.lab.toxic.float().cpu()
     cosine = torch.nn.functional.cosine_similarity(vanilla.value_vectors, toxic[None], dim=1)

@@ -232,15 +232,21 @@ def read(finding: Finding) -> str:
         group = max(GROUPS, key=lambda g, i=i: e.value if (e := share.series[g][i]) else 0.0)
         most, where = share.series[group][i], cause.groups.index(f"{name} net")
         active, weights = cause.series["activations"][where], cause.series["weights"][where]
-        if most is None or active is None or weights is None:
+        chance = share.series[group][i + 1]
+        if most is None or active is None or weights is None or chance is None:
             continue
         said.append(
             f"{name} changes the write along the toxic direction by {value.value:+.3f} [{value.low:+.3f}, "
             f"{value.high:+.3f}], {inside} the {null.low:+.3f} to {null.high:+.3f} of random directions: "
             f"{active.value:+.3f} through activations and {weights.value:+.3f} through weights. {group} makes up "
-            f"{most.value:.0f} % of what is taken away"
+            f"{most.value:.0f} % of what is taken away, {_beside(most, chance)} the {chance.low:.0f} to "
+            f"{chance.high:.0f} % that it makes up along random directions"
         )
     return ". ".join(said) + "."
+
+
+def _beside(value: Estimate, chance: Estimate) -> str:
+    return "within" if chance.low <= value.value <= chance.high else "outside"
 
 
 NEURON_GROUPS = Analysis("neuron_groups", measure, read)

@@ -7,6 +7,7 @@ calibration), which needs no special kernels and gives the same numbers on every
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -22,39 +23,60 @@ from interp.stats import bootstrap
 
 BITS = (8, 4)
 AS_IS, NOISE = "as they are", f"noise as large as int{BITS[-1]}'s"
+DRAWS = 5
+"""Draws of the noise, each the same at every forward."""
 RATE, LEVEL, KL = "compliance under attack", "refusal margin", "harmless answers, KL to the unrounded model"
 
 
-def noisy(weight: Tensor, bits: int, generator: torch.Generator) -> Tensor:
-    """The weight plus normal noise whose root mean square per output channel is that of the rounding error."""
+Change = Callable[[Tensor, str], Tensor]
+"""(matrix, name of its module) -> the matrix that is used."""
+
+
+def noisy(weight: Tensor, bits: int, seed: int, name: str) -> Tensor:
+    """The weight plus normal noise whose root mean square per output channel is that of the rounding error.
+
+    The noise is a function of the seed and the module's name alone, so that every batch sees the same weights.
+    """
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
     error = (rounded(weight, bits).float() - weight.float()).square().mean(dim=1, keepdim=True).sqrt()
     noise = torch.randn(weight.shape, generator=generator).to(weight.device)
     return (weight.float() + noise * error).to(weight.dtype)
 
 
 def measure(subject: Subject, _: Subject) -> Finding:
-    """One model as it is, in 8 and 4 bits, and with noise of the size of the 4-bit error."""
+    """One model as it is, in 8 and 4 bits, and with draws of noise of the size of the 4-bit error."""
     started, lab, model = time.perf_counter(), subject.lab, subject.model
     batches = forced(model, benign_pairs(subject), lab.batch_size)
     intact = intact_log_probs(model, batches)
-    generator = torch.Generator().manual_seed(lab.seed)
-    changes: dict[str, Callable[[Tensor], Tensor] | None] = {AS_IS: None}
-    changes |= {f"int{bits}": lambda weight, bits=bits: rounded(weight, bits) for bits in BITS}
-    changes[NOISE] = lambda weight: noisy(weight, BITS[-1], generator)
+    changes: dict[str, tuple[Change | None, ...]] = {AS_IS: (None,)}
+    changes |= {f"int{bits}": (lambda weight, _, bits=bits: rounded(weight, bits),) for bits in BITS}
+    changes[NOISE] = tuple(
+        lambda weight, name, seed=lab.seed + draw: noisy(weight, BITS[-1], seed, name) for draw in range(DRAWS)
+    )
     rates: dict[str, tuple[Estimate | None, ...]] = {}
     levels: dict[str, tuple[Estimate | None, ...]] = {}
     moved: dict[str, tuple[Estimate | None, ...]] = {}
     flips: list[str] = []
-    for name, change in changes.items():
-        with weights_through(model, change) if change is not None else nullcontext():
-            margins = read(model, subject.prompts(), lab.tokens).margin if change is not None else subject.margins()
-            answers = quality(model, batches, intact) if batches else None
+    facts: dict[str, str] = {}
+    prompts = subject.prompts()
+    for name, draws in changes.items():
+        found, kls = [], []
+        for change in draws:
+            with weights_through(model, change) if change is not None else nullcontext():
+                found.append(subject.margins() if change is None else read(model, prompts, lab.tokens).margin)
+                kls += [quality(model, batches, intact).kl] if batches else []
+        margins = np.stack(found)
         rates[name], levels[name] = (compliance(margins),), (mean_margin(margins, lab.seed),)
-        if change is not None:
-            flipped = int(np.sum((margins < 0) != (subject.margins() < 0)))
-            flips.append(f"{flipped} ({name})")
-        if answers is not None:
-            moved[name] = (bootstrap(answers.kl, over="answers", unit="nats", seed=lab.seed),)
+        if name != AS_IS:
+            flipped = [int(n) for n in ((margins < 0) != (subject.margins() < 0)).sum(axis=1)]
+            flips.append(f"{_range(flipped)} ({name})")
+        if kls:
+            moved[name] = (bootstrap(np.mean(kls, axis=0), over="answers", unit="nats", seed=lab.seed),)
+        if name == NOISE:
+            facts[f"{subject.name}, {DRAWS} draws of noise"] = (
+                f"mean margin {_spread(margins.mean(axis=1) - subject.margins().mean())} nats, compliance "
+                f"{_spread(100.0 * (margins < 0).mean(axis=1), '.0f')} %"
+            )
     groups = (subject.name,)
     bars = [Bars(RATE, "% of prompts", groups, rates), Bars(LEVEL, "nats", groups, levels)]
     return Finding(
@@ -64,14 +86,24 @@ def measure(subject: Subject, _: Subject) -> Finding:
         reading="",
         how_to_read="Compliance and refusal margin on the attack prompts with the weights as they are, and after a "
         "round trip through 8 and 4 bit integers (symmetric, one scale per output channel, blocks only); beside it "
-        "normal noise of the size of the 4-bit error, and how far harmless answers move.",
+        f"normal noise of the size of the 4-bit error ({DRAWS} draws, averaged per prompt; their spread stands below), "
+        "and how far harmless answers move.",
         limits="Plain rounding without calibration, weights only: deployed 4-bit schemes lose less.",
         n=len(lab.instances),
         seed=lab.seed,
         bars=(*bars, Bars(KL, "nats per token", groups, moved)) if moved else tuple(bars),
-        facts={f"{subject.name}, prompts that change sides": f"{', '.join(flips)} of {len(lab.instances)}"},
+        facts={f"{subject.name}, prompts that change sides": f"{', '.join(flips)} of {len(lab.instances)}", **facts},
         seconds=time.perf_counter() - started,
     )
+
+
+def _range(values: list[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _spread(values: np.ndarray, how: str = "+.2f") -> str:
+    return f"{values.min():{how}} to {values.max():{how}}"
 
 
 def words(finding: Finding) -> str:
@@ -89,8 +121,9 @@ def words(finding: Finding) -> str:
         margin = [of(levels, f"int{bits}", i).value - of(levels, AS_IS, i).value for bits in BITS]
         said.append(
             f"{model} {of(rates, AS_IS, i).value:.0f} %, {', '.join(steps)} (margin "
-            f"{', '.join(f'{m:+.2f}' for m in margin)} nats, noise "
-            f"{of(levels, NOISE, i).value - of(levels, AS_IS, i).value:+.2f})"
+            f"{', '.join(f'{m:+.2f}' for m in margin)} nats; {DRAWS} draws of noise as large as int{BITS[-1]}'s "
+            f"{of(levels, NOISE, i).value - of(levels, AS_IS, i).value:+.2f} on average, "
+            f"{of(rates, NOISE, i).value:.0f} %)"
         )
     return f"Compliance under attack: {'; '.join(said)}."
 

@@ -1,8 +1,10 @@
 """Re-activation: push what flows into W_V back along the shift that a method made, and see whether compliance returns.
 
 h_down(model) -> h_down(model) - alpha * shift, with the shift the mean of h_down(model) - h_down(vanilla) over the real
-tokens of the attack prompts; or each token's own shift, whose alpha = 1 puts exactly vanilla's inputs into the model. A
-random direction of the same length is the control. Where nothing shifted there is nothing to push, and that is said.
+tokens of the attack prompts; or each token's own shift, whose alpha = 1 puts exactly vanilla's inputs into the model.
+Random directions of the same length are the control: drawn with the covariance that vanilla's inputs have over prompts
+(directions in which nothing ever varies are no rival), and isotropic ones beside them. Where nothing shifted there is
+nothing to push, and that is said.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from interp.errors import InputError
 from interp.mechanism.intervals import of_means
 from interp.mechanism.intervene import fed
 from interp.mechanism.lab import Analysis, Subject
-from interp.mechanism.readout import compliance, mean_margin, read
+from interp.mechanism.readout import compliance, mean_margin, percent, read
+from interp.mechanism.region import shaped_directions
 from interp.models import HookedModel, Tokens
 from interp.records import Bars, Curve, Curves, Estimate, Finding
 
@@ -124,9 +127,10 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
         question="Does unsafe behaviour return when what flows into the region is pushed back to where vanilla has it?",
         reading="",
         how_to_read="The mean shift of h_down over the tokens of the attack prompts is taken back by a share alpha, at "
-        f"every position. Dashed: {RANDOM} random directions of the same length (mean), and vanilla's own level. The "
+        f"every position. Dashed: {RANDOM} random directions of the same length (mean), drawn with the covariance of "
+        "vanilla's inputs over prompts, and vanilla's own level. The "
         "bars give the share of the change of the mean margin that comes back at alpha = 1, for the mean shift, for "
-        "each token's own shift (vanilla's inputs exactly) and for the random directions.",
+        "each token's own shift (vanilla's inputs exactly), and for random directions of both kinds.",
         limits="Only what passes through this layer's MLP is pushed. Own shifts bring back what the swap of h_down "
         "does; a mean shift that does less means that the shift differs from token to token.",
         n=len(lab.instances),
@@ -147,8 +151,9 @@ def _reference(vanilla: Subject) -> tuple[str, tuple[tuple[Estimate, ...], ...],
 def _doses(subject: Subject, vanilla: Subject, moved: Shift) -> tuple[list, dict[str, Estimate | None]]:
     """Curves (margin and compliance) of the mean shift and of random directions, and what each brings back."""
     seed, generator = subject.lab.seed, torch.Generator().manual_seed(subject.lab.seed)
-    random = torch.randn(RANDOM, len(moved.mean), generator=generator)
-    random *= moved.mean.norm() / random.norm(dim=1, keepdim=True)
+    plain = torch.randn(RANDOM, len(moved.mean), generator=generator)
+    shaped = shaped_directions(vanilla.last("h_down")[:, moved.layer], RANDOM, seed)
+    random, plain = (moved.mean.norm() * x / x.norm(dim=1, keepdim=True).clamp_min(1e-30) for x in (shaped, plain))
     clean = subject.margins()
 
     def margins(direction: Tensor) -> np.ndarray:
@@ -156,6 +161,7 @@ def _doses(subject: Subject, vanilla: Subject, moved: Shift) -> tuple[list, dict
 
     along, astray = margins(moved.mean), np.stack([margins(r) for r in random])
     own, one = pushed(subject, moved.layer, moved.own, 1.0), ALPHAS.index(1.0)
+    isotropic = np.mean([pushed(subject, moved.layer, [direction], 1.0) for direction in plain], axis=0)
     curves = [
         (
             name,
@@ -167,14 +173,15 @@ def _doses(subject: Subject, vanilla: Subject, moved: Shift) -> tuple[list, dict
             (f"{subject.name}, random direction", astray.swapaxes(0, 1), True),
         )
     ]
-    kinds = {"mean shift": along[one], "own shifts": own, "random direction": astray[:, one].mean(axis=0)}
+    kinds = {"mean shift": along[one], "own shifts": own, "random direction": astray[:, one].mean(axis=0),
+             "isotropic direction": isotropic}  # fmt: skip
     return curves, {kind: _back(clean, vanilla.margins(), m, seed) for kind, m in kinds.items()}
 
 
 def _back(clean: np.ndarray, base: np.ndarray, margins: np.ndarray, seed: int) -> Estimate | None:
     """(clean - pushed) / (clean - vanilla) of the mean margins, percent; None where the method moved next to nothing.
 
-    The interval leaves out resamples in which the denominator changes its sign, by the gate on the mean.
+    The gate keeps the mean denominator away from zero, not that of every resample: one near zero widens the interval.
     """
     if abs(clean.mean() - base.mean()) < MIN_CHANGE:
         return None
@@ -210,9 +217,8 @@ def words(finding: Finding) -> str:
                 if along is None or own is None or astray is None:
                     continue
                 said.append(
-                    f"at {layer} the mean shift brings back {along.value:.0f} % [{along.low:.0f}, {along.high:.0f}] of "
-                    f"{model}'s change of the margin, every token's own {own.value:.0f} %, a random direction "
-                    f"{astray.value:.0f} %"
+                    f"at {layer} the mean shift brings back {percent(along)} of {model}'s change of the margin, every "
+                    f"token's own {percent(own)}, random directions {percent(astray)}"
                 )
     still = [text for text in finding.facts.values() if "exactly 0" in text or TOO_LITTLE in text]
     text = "; ".join(said) or "no method moved both the margin and the inputs of the region"

@@ -74,14 +74,24 @@ def conclude(
     return Conclusion(word, " ".join(s for s in said if s), None if given is None else given[0])
 
 
-def paper_rule(region: Sequence[RegionToxicity], shift: ActivationShift | None) -> str | None:
-    """What the paper's own two numbers would say; None where one of them is missing."""
+def paper_rule(
+    region: Sequence[RegionToxicity], shift: ActivationShift | None, percent: float = PAPER_PERCENT, null: bool = False
+) -> str | None:
+    """What the paper's own two numbers would say; None where one of them is missing.
+
+    Args:
+        region: toxicity under each definition, the paper's first.
+        shift: activation shift on identical tokens.
+        percent: what either number must exceed.
+        null: whether a fall of toxicity must also be larger than random directions make it.
+    """
     if not region or shift is None:
         return None
     first = region[0]
-    if first.vanilla != 0 and -100.0 * first.change.value / abs(first.vanilla) > PAPER_PERCENT:
+    rate = -100.0 * first.change.value / abs(first.vanilla) if first.vanilla else 0.0
+    if rate > percent and (not null or beyond_chance(first)):
         return "erased"
-    return "bypassed" if shift.rate.value > PAPER_PERCENT else "neither"
+    return "bypassed" if shift.rate.value > percent else "neither"
 
 
 def beyond_chance(record: RegionToxicity) -> bool:

@@ -70,6 +70,12 @@ def mean_margin(margins: Float[np.ndarray, "..."], seed: int, unit: str = "nats"
     return bootstrap(margins.reshape(-1, margins.shape[-1]).mean(axis=0), over="prompts", unit=unit, seed=seed)
 
 
+def percent(e: Estimate) -> str:
+    """`6 % [5, 7]`; nothing below half a percent has a sign."""
+    value, low, high = ("0" if round(x) == 0 else f"{x:.0f}" for x in (e.value, e.low, e.high))
+    return f"{value} % [{low}, {high}]"
+
+
 # --------------------------------------------------------------------------------------------- answers
 @dataclass(frozen=True)
 class Forced:
@@ -86,13 +92,17 @@ class Forced:
 
 
 def forced(
-    model: HookedModel, pairs: Sequence[tuple[str, str]], batch_size: int = 16, longest: int = LONGEST
+    model: HookedModel,
+    pairs: Sequence[tuple[str, str]],
+    batch_size: int = 16,
+    longest: int = LONGEST,
+    suffix: str = "",
 ) -> list[Forced]:
     """(query, answer) pairs as batches, rows of like length together; pairs without an answer are left out.
 
-    The EOS is no part of the answers, of which the first `longest` tokens are kept.
+    The EOS is no part of the answers, of which the first `longest` tokens are kept; `suffix` stands after every query.
     """
-    encoded = [(i, *model.encode_pair(q, a, eos=False)) for i, (q, a) in enumerate(pairs) if a.strip()]
+    encoded = [(i, *model.encode_pair(q, a, suffix, eos=False)) for i, (q, a) in enumerate(pairs) if a.strip()]
     rows = [(i, head, tail[:longest]) for i, head, tail in encoded]
     rows = sorted((r for r in rows if r[1] and r[2]), key=lambda r: len(r[1]) + len(r[2]))
     found = []

@@ -23,11 +23,13 @@ from jaxtyping import Float
 from interp.errors import InputError
 from interp.mechanism.intervene import trainable_copy
 from interp.mechanism.lab import Analysis, Subject
-from interp.mechanism.readout import Forced, compliance, forced, mean_margin, read
+from interp.mechanism.readout import Forced, compliance, forced, mean_margin, percent, read
 from interp.models import HookedModel
 from interp.records import Curve, Curves, Estimate, Finding, Instance, PromptKind
 
 Pairs = Literal["unsafe", "harmless"]
+LEAST = 10.0
+"""Points of compliance that a model must have lost against the first one before it can be said to relearn them."""
 STEPS = (0, 1, 2, 4, 8, 16)
 KINDS: tuple[PromptKind, ...] = ("DS", "onlyQ")
 ATTACKED, BARE = "compliance under attack", "compliance with the bare question"
@@ -202,11 +204,14 @@ def _panel(title: str, unit: str, x: tuple[float, ...], rows: Sequence[tuple[str
 
 def _finding(subject: Subject, tuning: Tuning, started: float, panels: tuple[Curves, ...], **words) -> Finding:
     what = "the W_V matrices" if tuning.values_only else "all parameters"
+    lab, kinds = subject.lab, ("unsafe", "harmless")
+    n = {which: len(training_pairs(lab.train, which, tuning.pairs, lab.seed)) for which in kinds}
     return Finding(
         **words,
         reading="",
-        how_to_read=f"A copy of each model takes Adam steps (learning rate {tuning.lr:g}, {what}) on {tuning.pairs} "
-        "unsafe pairs of the training split, or on as many harmless ones (the control, dashed where both are drawn); "
+        how_to_read=f"A copy of each model takes Adam steps (learning rate {tuning.lr:g}, {what}) on {n['unsafe']} "
+        f"unsafe pairs of the lab's training instances, or on {n['harmless']} harmless ones (the control, dashed where "
+        "both are drawn); every step sees them all; "
         "compliance is read off the first token of the test prompts. Vanilla's curve is the reference.",
         limits="One draw of pairs, one learning rate: compare curves, not absolute numbers of steps. Speed is weak "
         "evidence on what is left in the weights.",
@@ -220,8 +225,8 @@ def _finding(subject: Subject, tuning: Tuning, started: float, panels: tuple[Cur
 def _half(curve: Curve, base: float) -> str:
     """From which step on half of the way to vanilla's compliance is back."""
     start = curve.y[0].value
-    if base - start < 10.0:
-        return "had nothing to relearn"
+    if base - start < LEAST:
+        return f"had less than {LEAST:.0f} points to relearn"
     back = next((x for x, e in zip(curve.x, curve.y, strict=True) if e.value >= (start + base) / 2), None)
     return f"is half-way back within {back:g} steps" if back is not None else "never gets half-way back"
 
@@ -231,8 +236,8 @@ def _relearned(finding: Finding) -> str:
     curves = {c.name: c for c in panel.curves}
     base = next(iter(curves.values())).y[0].value
     said = [
-        f"{name} {_half(c, base)} ({c.y[0].value:.0f} -> {c.y[-1].value:.0f} % after {c.x[-1]:g}, harmless pairs "
-        f"{curves[f'{name}, harmless pairs'].y[-1].value:.0f} %)"
+        f"{name} {_half(c, base)} ({percent(c.y[0])} -> {percent(c.y[-1])} after {c.x[-1]:g}, harmless "
+        f"pairs {percent(curves[f'{name}, harmless pairs'].y[-1])})"
         for name, c in curves.items()
         if not c.control
     ]
@@ -240,10 +245,11 @@ def _relearned(finding: Finding) -> str:
 
 
 def _lasted(finding: Finding) -> str:
-    ends = {panel.title: {c.name: (c.y[0].value, c.y[-1].value) for c in panel.curves} for panel in finding.curves}
+    ends = {panel.title: {c.name: (c.y[0], c.y[-1]) for c in panel.curves} for panel in finding.curves}
     steps = finding.curves[0].curves[0].x[-1]
     said = [
-        f"{title}: " + ", ".join(f"{name} {before:.0f} -> {after:.0f} %" for name, (before, after) in models.items())
+        f"{title}: "
+        + ", ".join(f"{name} {percent(before)} -> {percent(after)}" for name, (before, after) in models.items())
         for title, models in ends.items()
     ]
     return f"After {steps:g} steps, {'; '.join(said)}."

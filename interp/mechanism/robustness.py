@@ -10,6 +10,7 @@ from interp.mechanism.first_tokens import FIRST_TOKENS
 from interp.mechanism.prefill import PREFILL, prefill
 from interp.mechanism.quantisation import QUANTISATION
 from interp.mechanism.relearning import REVERSAL, reversal
+from interp.mechanism.repeated import repeated_edits
 from interp.mechanism.sequential import sequential_survival
 
 ROBUSTNESS = (FIRST_TOKENS, PREFILL, ATTACK_FAMILIES, REVERSAL, QUANTISATION)
@@ -23,6 +24,7 @@ __all__ = [
     "ROBUSTNESS",
     "attack_families",
     "prefill",
+    "repeated_edits",
     "reversal",
     "sequential_survival",
 ]

@@ -105,6 +105,9 @@ def parts(model: HookedModel, prompts: Sequence[Tokens], layer: int, tokens: Mar
 def swapped(model: HookedModel, own: Parts, donor: Parts, tokens: MarginTokens) -> Float[np.ndarray, "prompt 4"]:
     """Margins of `model` with the donor's W_V; its h_down; both; its block output. The model is left as it was.
 
+    W_V is the matrix alone, as everywhere: a bias beside it (GPT-2, GPT-NeoX) stays the receiver's, so that a change of
+    that bias is counted as parallel.
+
     Args:
         model: the receiver.
         own: its `parts` on the prompts.

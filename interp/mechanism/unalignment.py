@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from interp.errors import InputError
 from interp.mechanism.intervene import louder
 from interp.mechanism.lab import Analysis, Subject
+from interp.mechanism.neurons import top_vectors
 from interp.mechanism.readout import (
     Forced,
     benign_pairs,
@@ -77,23 +77,18 @@ class Arm:
 
 
 @torch.no_grad()
-def toxic_neurons(model: HookedModel, toxic: Tensor, k: int) -> Neurons:
-    """The k neurons, of all layers, whose value vectors have the highest cosine with the toxic direction.
+def by_cosine(model: HookedModel, toxic: Tensor, k: int) -> Neurons:
+    """The k neurons of `neurons.top_vectors` for the toxic direction, by layer.
 
     Raises:
         InputError: more than there are, or none.
     """
     if not 1 <= k <= model.n_layers * model.d_mlp:
         raise InputError(f"expected 1..{model.n_layers * model.d_mlp} neurons to scale, got {k}")
-    cosines = torch.cat(
-        [
-            cosine_similarity(model.value_vectors(layer).float().cpu(), toxic.float().cpu()[None])
-            for layer in range(model.n_layers)
-        ]
-    )
+    top = top_vectors(model, toxic.float().cpu()[None], k)
     found: dict[int, list[int]] = {}
-    for index in cosines.topk(k).indices.tolist():
-        found.setdefault(index // model.d_mlp, []).append(index % model.d_mlp)
+    for layer, neuron in zip(top.layer[0].tolist(), top.neuron[0].tolist(), strict=True):
+        found.setdefault(layer, []).append(neuron)
     return {layer: torch.tensor(sorted(found[layer])) for layer in sorted(found)}
 
 
@@ -112,7 +107,7 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
     """Every dose for the toxic neurons (vanilla's, the same in all models) and for the random ones."""
     started, lab, model = time.perf_counter(), subject.lab, subject.model
     k = max(LEAST, round(SHARE * model.n_layers * model.d_mlp))
-    neurons = toxic_neurons(vanilla.model, lab.toxic, k)
+    neurons = by_cosine(vanilla.model, lab.toxic, k)
     random = [random_neurons(neurons, model.d_mlp, lab.seed + i) for i in range(RANDOM)]
     batches = forced(model, benign_pairs(subject), lab.batch_size)
     intact = intact_log_probs(model, batches)
@@ -199,6 +194,9 @@ def words(finding: Finding) -> str:
             continue
         control = next(c for c in panels[RATE].curves if c.name == f"{curve.name}, random")
         right = panels[RIGHT].curves[i].y if RIGHT in panels else None
+        astray_right = None
+        if RIGHT in panels:
+            astray_right = next(c for c in panels[RIGHT].curves if c.name == f"{curve.name}, random").y
         whole = [d for d in range(len(DOSES)) if right is None or right[d].value > right[0].value - BROKEN]
         best = max(whole, key=lambda d: curve.y[d].value)
         rise, astray = curve.y[best].value - curve.y[0].value, control.y[best].value
@@ -206,9 +204,15 @@ def words(finding: Finding) -> str:
             text = f"{curve.name} never complies more ({curve.y[0].value:.0f} %)"
         else:
             clear = "" if curve.y[best].low > max(curve.y[0].high, control.y[best].high) else ", within the intervals"
+            clear += f"; the best of {len(whole)} doses, not corrected for that choice" if len(whole) > 2 else ""
             text = (
                 f"{curve.name} complies {rise:+.0f} points at dose {DOSES[best]:g} ({curve.y[best].value:.0f} %, "
                 f"random neurons {astray:.0f} %{clear})"
+            )
+        if right is not None and astray_right is not None:
+            text += (
+                f", while {right[best].value:.0f} % of its harmless tokens are still predicted "
+                f"(random neurons {astray_right[best].value:.0f} %)"
             )
         if len(whole) < len(DOSES):
             text += f", and is broken at dose {', '.join(f'{DOSES[d]:g}' for d in range(len(DOSES)) if d not in whole)}"

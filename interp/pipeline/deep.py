@@ -12,11 +12,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from interp.edits import WeightEdit
 from interp.errors import InputError
 from interp.mechanism.deep import ANALYSES
 from interp.mechanism.lab import Analysis, Lab, Subject, merge
-from interp.mechanism.robustness import sequential_survival
+from interp.mechanism.robustness import repeated_edits, sequential_survival
+from interp.mechanism.several import over_edits
 from interp.models import HookedModel
 from interp.pipeline import edited
 from interp.pipeline.run import method_config, trained
@@ -25,6 +28,8 @@ from interp.pipeline.study import Study, open_given
 from interp.records import Finding, Instance, dumps, loads
 from interp.runs import write_text
 
+EDITS = 3
+"""Edits of a method that edits per instance, each looked into as a model; their means stand for the method."""
 TRAIN = 200
 """Training instances that directions, attacks and fine-tunes may learn from."""
 
@@ -44,7 +49,7 @@ def look(study: Study, analyses: Sequence[Analysis] | None = None, *, sequential
     Args:
         study: the finished comparison.
         analyses: which; default all.
-        sequential: also edit vanilla again and again with DINM, where DINM is compared.
+        sequential: also edit vanilla again and again with DINM (other instances, and the same), where DINM is compared.
 
     Raises:
         InputError: a model cannot be opened again, a record cannot be written or is damaged.
@@ -53,12 +58,13 @@ def look(study: Study, analyses: Sequence[Analysis] | None = None, *, sequential
     lab = lab_of(study)
     vanilla = Subject("vanilla", study.vanilla, lab)
     failed: dict[str, str] = {}
-    _measure(study, analyses, vanilla, vanilla, failed)
+    _measure(study, analyses, [vanilla], vanilla, failed)
     for spec in study.settings.specs():
         if all(_done(study, analysis.name, spec.name) for analysis in analyses):
             continue
-        with _model(study, spec) as (model, note):
-            _measure(study, analyses, Subject(spec.name, model, lab), vanilla, failed, note)
+        with _models(study, spec) as models:
+            subjects = [Subject(spec.name, model, lab) for model in models.values()]
+            _measure(study, analyses, subjects, vanilla, failed, list(models))
     findings = []
     for analysis in analyses:
         names = ["vanilla", *(s.name for s in study.settings.specs())]
@@ -86,7 +92,7 @@ def _read(analysis: Analysis, parts: Sequence[Finding], failed: dict[str, str]) 
 
 def lab_of(study: Study) -> Lab:
     """The inputs of every analysis, from what the comparison holds anyway."""
-    benchmark = study.benchmark
+    benchmark, asked = study.benchmark, {i.id for i in study.instances}
     return Lab(
         instances=study.instances,
         train=tuple(benchmark.train[:TRAIN]),
@@ -98,64 +104,85 @@ def lab_of(study: Study) -> Lab:
         suffix=study.suffix,
         seed=study.settings.seed,
         batch_size=study.settings.batch,
+        others=tuple(i for i in benchmark.test if i.id not in asked),
     )
 
 
 def _measure(
-    study: Study, analyses: Sequence[Analysis], subject: Subject, vanilla: Subject, failed: dict[str, str],
-    note: str = "",
+    study: Study, analyses: Sequence[Analysis], subjects: Sequence[Subject], vanilla: Subject, failed: dict[str, str],
+    edits: Sequence[str] = ("",),
 ) -> None:  # fmt: skip
-    with study.stages.stage(f"{subject.name}: deep") as report:
+    """Every analysis on one model, or on several edits that stand for a method."""
+    name = subjects[0].name
+    with study.stages.stage(f"{name}: deep") as report:
         for done, analysis in enumerate(analyses, start=1):
-            if not _done(study, analysis.name, subject.name):
+            if not _done(study, analysis.name, name):
                 start = time.perf_counter()
                 try:
-                    found = analysis.measure(subject, vanilla)
+                    found = over_edits([analysis.measure(subject, vanilla) for subject in subjects], edits)
                 except InputError as error:
-                    failed[f"{analysis.name} {subject.name}"] = f"{analysis.name} not done on {subject.name}: {error}"
+                    failed[f"{analysis.name} {name}"] = f"{analysis.name} not done on {name}: {error}"
                     continue
-                facts = {**found.facts, **({subject.name: note} if note else {})}
+                note = {f"{name}, edits": _note(study, edits)} if edits[0] else {}
                 took = round(time.perf_counter() - start, 2)
-                _write(study, f"{analysis.name}-{subject.name}", replace(found, facts=facts, seconds=took))
+                found = replace(found, facts={**found.facts, **note}, seconds=took)
+                _write(study, f"{analysis.name}-{name}", found)
             report(done, len(analyses))
 
 
+def _note(study: Study, edits: Sequence[str]) -> str:
+    """Which edits stand for all of a method."""
+    said = f"{len(edits)} of {len(study.instances)} edits stand for all, drawn with seed {study.settings.seed}: "
+    said += ", ".join(edits)
+    if len(edits) > 1:
+        said += "; numbers are means over them, intervals reach over all of theirs, token views are of the first"
+    return said + ("; asked without S" if study.suffix else "")
+
+
 def _in_a_row(study: Study, vanilla: Subject, failed: dict[str, str]) -> list[Finding]:
-    """DINM's edits piled up on each other: the one analysis that is about a method and not about a model."""
-    if not _done(study, "sequential", "dinm"):
-        method = method_config(study, "dinm")
+    """DINM's edits on top of each other, of other instances and of the same: these are about a method, not a model."""
+    method = method_config(study, "dinm")
 
-        def edit(model: HookedModel, instance: Instance) -> WeightEdit:
-            made = method.detoxify(model, instance).edit
-            if made is None:
-                raise InputError("expected an edit from dinm, got none")
-            return made
+    def edit(model: HookedModel, instance: Instance) -> WeightEdit:
+        made = method.detoxify(model, instance).edit
+        if made is None:
+            raise InputError("expected an edit from dinm, got none")
+        return made
 
-        with study.stages.stage("dinm: edits in a row"):
-            try:
-                found = sequential_survival(vanilla, edit, name="dinm", suffix=study.suffix)
-            except InputError as error:
-                failed["sequential"] = f"sequential not done: {error}"
-                return []
-            _write(study, "sequential-dinm", found)
-            _write(study, "sequential", found)
-    return [_load(study, "sequential", "dinm")]
+    findings = []
+    for name, analysis in (("sequential", sequential_survival), ("repeated", repeated_edits)):
+        if not _done(study, name, "dinm"):
+            with study.stages.stage(f"dinm: {name} edits"):
+                try:
+                    found = analysis(vanilla, edit, name="dinm", suffix=study.suffix)
+                except InputError as error:
+                    failed[name] = f"{name} not done: {error}"
+                    continue
+                _write(study, f"{name}-dinm", found)
+                _write(study, name, found)
+        findings.append(_load(study, name, "dinm"))
+    return findings
 
 
 @contextmanager
-def _model(study: Study, spec: Spec) -> Iterator[tuple[HookedModel, str]]:
-    """The model of a row, opened again, and what must be said about it."""
+def _models(study: Study, spec: Spec) -> Iterator[dict[str, HookedModel]]:
+    """The model of a row, opened again, under no name; or some of its edits, each by its name."""
     if spec.source is not None:
-        yield open_given(study.settings, spec.source, spec.name), ""
+        yield {"": open_given(study.settings, spec.source, spec.name)}
     elif spec.name == "dinm":
-        first = study.instances[0]
-        edit = next(edited.edits(study, spec.name, [first]))
-        note = f"one of {len(study.instances)} edits stands for all: the one made on instance {first.id}"
-        note += ", asked without S" if study.suffix else ""
-        yield edit.beside(study.vanilla), note
+        chosen = _chosen(study)
+        made = zip(chosen, edited.edits(study, spec.name, chosen), strict=True)
+        yield {f"edit on instance {i.id}": edit.beside(study.vanilla) for i, edit in made}
     else:
         with trained(study, spec.name, {}).applied(study.vanilla) as model:
-            yield model, ""
+            yield {"": model}
+
+
+def _chosen(study: Study) -> list[Instance]:
+    """The instances whose edits are looked into, drawn by the seed, in their order."""
+    n = len(study.instances)
+    drawn = np.random.default_rng(study.settings.seed).permutation(n)[: min(EDITS, n)]
+    return [study.instances[i] for i in sorted(drawn.tolist())]
 
 
 def _file(study: Study, name: str):

@@ -42,7 +42,11 @@ class Looks:
 
     @classmethod
     def of(cls, finding: Finding) -> Looks:
-        """A model's second curve ("sft, benign") keeps the model's colour and takes the next dash."""
+        """A model's second curve ("sft, benign") keeps the model's colour and takes the next dash.
+
+        A control that every model brings along ("random directions, sft"; "sft, random") is one look and one entry of
+        the legend: the grey bands belong to the models of their panel.
+        """
         curves = [c for panel in finding.curves for c in panel.curves]
         controls = list(dict.fromkeys(c.name for c in curves if c.control))
         named = [c.name for c in curves if not c.control] + [g for panel in finding.bars for g in panel.groups]
@@ -58,9 +62,11 @@ class Looks:
             again = whole.index(base) // 9 if base in whole else 0
             text = relabelled(name)
             models[name] = Look(text, style.color, DASHES[(turn + again) % 6], style.symbol, style.pattern)
+        kinds = {name: _kind(name, whole) for name in controls}
+        turns = {kind: i for i, kind in enumerate(dict.fromkeys(kinds.values()))}
         greys = {
-            name: Look(relabelled(name), GREYS[i % 4], DASHES[1 + i % 5], "line-ns-open")
-            for i, name in enumerate(controls)
+            name: Look(relabelled(kind), GREYS[turns[kind] % 4], DASHES[1 + turns[kind] % 5], "line-ns-open")
+            for name, kind in kinds.items()
         }
         return cls(models, greys)
 
@@ -79,6 +85,16 @@ class Looks:
         word = re.split(r"\W", name.lower())[0]
         text = relabelled(name)
         return Look(text, SHARES[word]) if word in SHARES else Look(text, color, pattern=pattern)
+
+
+def _kind(name: str, models: Sequence[str]) -> str:
+    """A control without the model it belongs to; vanilla's own stay by name, as there is one of each."""
+    for model in models:
+        if model != "vanilla":
+            for kind in (name.removeprefix(f"{model}, "), name.removesuffix(f", {model}")):
+                if kind != name:
+                    return f"{kind} (each model's)"
+    return name
 
 
 def _base(name: str, names: Sequence[str]) -> str:

@@ -25,12 +25,14 @@ ROW = 18
 def curves(canvas: Canvas, rect: Rect, panel: Curves, looks: Looks, legend: str, named: set[str]) -> None:
     """Lines with bands, or markers with whiskers where there are few places; controls below, models above."""
     places = [x for c in panel.curves for x in c.x]
-    x_axis, y_axis = canvas.panel(rect, _x_axis(panel, rect, places), _y_axis(_ends(panel)))
+    x_axis, y_axis = canvas.panel(
+        rect, _x_axis(panel, rect, places), _y_axis(_ends(panel), percent="%" in panel.y_label)
+    )
     ordered = sorted(panel.curves, key=lambda c: not c.control)
     few = max((len(c.x) for c in panel.curves), default=0) <= 2
     for i, curve in enumerate(ordered):
         look = looks.curve(curve.name)
-        more: dict[str, Any] = {"xaxis": x_axis, "yaxis": y_axis, "legendgroup": safe(curve.name)}
+        more: dict[str, Any] = {"xaxis": x_axis, "yaxis": y_axis, "legendgroup": safe(look.label)}
         if not few:
             for xs, ys in _bands(curve):
                 canvas.fig.add_trace(
@@ -39,8 +41,8 @@ def curves(canvas: Canvas, rect: Rect, panel: Curves, looks: Looks, legend: str,
                         hoverinfo="skip", showlegend=False, **more,
                     )
                 )  # fmt: skip
-        shown = bool(legend) and curve.name not in named
-        named.add(curve.name)
+        shown = bool(legend) and look.label not in named
+        named.add(look.label)
         step = 0.06 * (i - (len(ordered) - 1) / 2) if few and panel.ticks else 0.0
         markers = len(curve.x) <= 16 and not curve.control
         canvas.fig.add_trace(
@@ -113,8 +115,11 @@ def _ends(panel: Curves | Bars) -> list[float]:
     return [v for values in panel.series.values() for e in values if e for v in (e.low, e.value, e.high)]
 
 
-def _y_axis(values: Sequence[float], bars: bool = False) -> dict[str, Any]:
-    """A range that holds every interval with some room; zero is in it where it is near, and always for bars."""
+def _y_axis(values: Sequence[float], bars: bool = False, percent: bool = False) -> dict[str, Any]:
+    """A range that holds every interval with some room; zero is in it where it is near, and always for bars.
+
+    Percentages that end at 100 have no room for a tick above it.
+    """
     found = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
     low, high = min(found), max(found)
     if bars or (low > 0 and low < 0.4 * high):
@@ -123,12 +128,14 @@ def _y_axis(values: Sequence[float], bars: bool = False) -> dict[str, Any]:
         high = max(high, 0.0)
     room = 0.06 * (high - low) or 0.1 * abs(high) or 0.5
     span = [low - room if low != 0 else 0.0, high + room if high != 0 else 0.0]
+    if percent and high <= 100.0 < span[1]:
+        span[1] = 100.0 + 0.03 * (100.0 - span[0])
     return {"range": span, "gridcolor": GRID, "nticks": 6, "tickformat": "~g"}
 
 
 def value_label_width(panel: Curves | Bars) -> float:
     """Pixels of the widest number on the value axis, of the four to eight that plotly may choose."""
-    low, high = _y_axis(_ends(panel), bars=isinstance(panel, Bars))["range"]
+    low, high = _y_axis(_ends(panel), isinstance(panel, Bars), "%" in panel.y_label)["range"]
     step = 10 ** math.floor(math.log10((high - low) / 5))
     decimals = max(0, -round(math.log10(step)))
     return max(width_of(f"{v:.{decimals}f}", 12) for v in (low, high))
@@ -165,7 +172,9 @@ def bars(canvas: Canvas, rect: Rect, panel: Bars, looks: Looks, legend: str, nam
                 bottoms[name][g] = base[side][g]
                 base[side][g] += e.value
             reach += [bottoms[name][g] + v for v in (e.low, e.value, e.high) if math.isfinite(v)]
-    x_axis, y_axis = canvas.panel(rect, _group_axis(panel, rect.width), _y_axis(reach, bars=True))
+    x_axis, y_axis = canvas.panel(
+        rect, _group_axis(panel, rect.width), _y_axis(reach, bars=True, percent="%" in panel.y_label)
+    )
     for s, name in enumerate(names):
         shift = 0.0 if panel.stacked else width * (s - (len(names) - 1) / 2)
         lean = 0.5 * width * (s - (len(names) - 1) / 2) / max(len(names), 1) if panel.stacked else 0.0

@@ -76,7 +76,7 @@ def _panels(canvas: Canvas, finding: Finding, looks: Looks, top: float) -> float
     or stands beside a curve."""
     names = [c.name for panel in finding.curves for c in panel.curves]
     names = list(dict.fromkeys(sorted(names, key=lambda n: n in looks.controls)))
-    legend, top = _legend(canvas, [looks.curve(n).label for n in names], top)
+    legend, top = _legend(canvas, list(dict.fromkeys(looks.curve(n).label for n in names)), top)
     lines = _packed([*finding.curves, *finding.bars], canvas.width)
     many = [panel for panel in finding.bars if len(panel.series) > 1]
     mixed = any(len({type(panel) for panel, _ in line}) > 1 for line in lines)
@@ -174,7 +174,7 @@ class _Frame:
                 legend = 1.0 * SWATCH_LINE * swatch_lines(list(panel.series), cell[1] - 10) + 4
         foot = below + 10 + len(x_title) * AXIS * LINE + (20 if x_title else 10)
         head = len(heading) * HEAD * LINE + 26
-        return cls(cell, pad, heading, f"n = {n}", x_title, y_title, head, foot, height, legend)
+        return cls(cell, pad, heading, f"n = {n}{_marks(panel)}", x_title, y_title, head, foot, height, legend)
 
     @property
     def width(self) -> float:
@@ -192,6 +192,13 @@ class _Frame:
         below = rect.bottom + self.foot - 22 - len(self.x_title) * AXIS * LINE
         canvas.text(self.x_title, rect.left + rect.width / 2, below, size=AXIS, anchor="center")
         return rect
+
+
+def _marks(panel: Curves | Bars) -> str:
+    """What the dotted lines of a panel stand at: places that were located before the analysis looked."""
+    if isinstance(panel, Bars) or not panel.marked:
+        return ""
+    return f"; dotted: located, {' and '.join(f'{x:g}' for x in panel.marked)}"
 
 
 def _packed(found: Sequence, width: float) -> list[list[tuple]]:

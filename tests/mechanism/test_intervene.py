@@ -47,7 +47,7 @@ def test_a_layer_that_writes_nothing_is_one_with_a_zero_matrix(tiny_model, texts
 
 def test_an_error_inside_leaves_no_hook(llama, texts) -> None:
     found = hooks(llama)
-    with pytest.raises(RuntimeError), fed(llama, LAYER, lambda h: h[..., :3]), weights_through(llama, lambda w: w):
+    with pytest.raises(RuntimeError), fed(llama, LAYER, lambda h: h[..., :3]), weights_through(llama, lambda w, _: w):
         logits(llama, texts)
     assert hooks(llama) == found
 
@@ -100,12 +100,12 @@ def test_every_linear_map_of_the_blocks_is_rounded_and_none_is_kept_so(tiny_mode
     before = logits(tiny_model, texts)
     kept = {name: p.clone() for name, p in tiny_model.hf.named_parameters()}
     shapes = []
-    with weights_through(tiny_model, lambda w: shapes.append(tuple(w.shape)) or w):
+    with weights_through(tiny_model, lambda w, _: shapes.append(tuple(w.shape)) or w):
         assert torch.allclose(logits(tiny_model, texts), before, atol=1e-5)
     matrices = [p for name, p in kept.items() if p.dim() == 2 and f"{tiny_model.layout.blocks}." in name]
     assert len(shapes) == len(matrices)
     assert (32, 48) in shapes  # W_V with one output channel a row, Conv1D too
-    with weights_through(tiny_model, lambda w: rounded(w, 2)):
+    with weights_through(tiny_model, lambda w, _: rounded(w, 2)):
         assert not torch.allclose(logits(tiny_model, texts), before, atol=1e-1)
     assert all(torch.equal(p, kept[name]) for name, p in tiny_model.hf.named_parameters())
 
@@ -156,6 +156,6 @@ def test_a_model_does_not_move_against_itself(llama) -> None:
     batches = forced(llama, [("The cat", "sat on the mat"), ("A dog", "looked")])
     intact = intact_log_probs(llama, batches)
     assert not quality(llama, batches, intact).kl.any()
-    with weights_through(llama, lambda w: rounded(w, 2)):
+    with weights_through(llama, lambda w, _: rounded(w, 2)):
         assert quality(llama, batches, intact).kl.min() > 0
     assert copy.deepcopy(quality(llama, batches).right).max() <= 100.0

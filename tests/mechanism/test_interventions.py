@@ -16,7 +16,7 @@ from interp.mechanism.interventions import ABLATION, INTERVENTIONS, REACTIVATION
 from interp.mechanism.lab import Subject, merge
 from interp.mechanism.reactivation import ALPHAS, BACK, pushed, shift
 from interp.mechanism.relearning import course, relearning, reversal, training_pairs
-from interp.mechanism.unalignment import DOSES, RATE, RIGHT, random_neurons, toxic_neurons
+from interp.mechanism.unalignment import DOSES, RATE, RIGHT, by_cosine, random_neurons
 
 LAYER = 1
 QUICK = Tuning(steps=(0, 1, 3), pairs=4, lr=3e-3)
@@ -68,9 +68,9 @@ def test_ablating_a_layer_that_writes_nothing_changes_nothing(subject) -> None:
     assert levels[f"mean, layer {LAYER}"] == levels["intact"]
 
 
-def test_a_layer_that_writes_a_constant_is_its_own_mean(subject) -> None:
-    if subject.model.layout.value != "c_proj":
-        pytest.skip("only GPT-2's W_V has a bias to write")
+@pytest.mark.parametrize("biased", ["gpt2", "neox"])
+def test_a_layer_that_writes_a_constant_is_its_own_mean(biased, tiny_models) -> None:
+    subject = Subject("vanilla", tiny_models[biased], small_lab(tiny_models[biased], layer=LAYER))
 
     def constant(model) -> None:
         model.value_weight(LAYER).zero_()
@@ -161,10 +161,10 @@ def test_the_planted_toxic_neurons_are_found(subject) -> None:
         model.value_vectors(2)[11] = toxic
 
     planted = variant(subject, plant)
-    found = toxic_neurons(planted.model, toxic, 2)
+    found = by_cosine(planted.model, toxic, 2)
     assert {layer: index.tolist() for layer, index in found.items()} == {0: [7], 2: [11]}
     with pytest.raises(InputError, match=r"expected 1\.\.144 neurons"):
-        toxic_neurons(planted.model, toxic, 145)
+        by_cosine(planted.model, toxic, 145)
 
 
 def test_random_neurons_are_as_many_in_each_layer_and_none_of_the_toxic_ones() -> None:

@@ -339,8 +339,13 @@ def test_too_few_instances_and_empty_responses_are_refused(llama) -> None:
 
 
 def test_a_reference_of_another_shape_is_refused(llama, make_model) -> None:
-    with pytest.raises(InputError, match="a reference of the same layers, widths and vocabulary"):
+    with pytest.raises(InputError, match="the reference does not have the shape of the vanilla model"):
         locate_behaviour(llama, INSTANCES, TOKENS, locator="W_V swap", reference=make_model("llama", n_layers=2))
+
+
+def test_a_reference_with_other_tokens_is_refused(llama, make_model) -> None:
+    with pytest.raises(InputError, match="the reference turns the same prompt into other tokens"):
+        locate_behaviour(llama, INSTANCES, TOKENS, locator="W_V swap", reference=make_model("llama", bos=False))
 
 
 def test_a_locator_may_be_given_itself() -> None:

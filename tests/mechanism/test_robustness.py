@@ -12,6 +12,7 @@ from tiny_lab import noise, small_lab, variant
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
 from interp.judges import RefusalJudge
+from interp.mechanism import sequential
 from interp.mechanism.families import BARE, HELD_OUT, MARK, SEEN, families
 from interp.mechanism.first_tokens import first_share, kl_by_position
 from interp.mechanism.intervene import rounded
@@ -25,6 +26,7 @@ from interp.mechanism.robustness import (
     QUANTISATION,
     attack_families,
     prefill,
+    repeated_edits,
     sequential_survival,
 )
 from interp.records import Generalization, Verdict
@@ -83,6 +85,19 @@ def test_the_share_of_the_first_tokens_worked_by_hand() -> None:
     assert (one.value, two.value) == (50.0, 87.5)
     assert one.low == pytest.approx(25.0)
     assert one.high == pytest.approx(75.0)
+
+
+def test_a_total_too_small_to_divide_has_no_shares_and_no_unsafe_answers_are_told(llama_subject) -> None:
+    near = variant(llama_subject, lambda m: noise(m.value_weight(1), scale=1e-3), "dinm")
+    far = variant(llama_subject, lambda m: noise(m.value_weight(1), scale=2.0), "sft")
+    found = merge([FIRST_TOKENS.measure(s, llama_subject) for s in (llama_subject, near, far)], FIRST_TOKENS.read)
+    assert "Too little KL to divide: dinm (" in found.reading
+    assert "for sft (harmless answers: " in found.reading
+    silent = tuple(replace(i, unsafe_generation=" ") for i in llama_subject.lab.instances)
+    bare = Subject("v", llama_subject.model, replace(llama_subject.lab, instances=silent))
+    assert (
+        FIRST_TOKENS.read(FIRST_TOKENS.measure(bare, bare)) == "No instance has an unsafe answer to read the KL along."
+    )
 
 
 def test_another_vocabulary_is_one_line(llama_subject, make_hf, make_tokenizer) -> None:
@@ -166,6 +181,18 @@ def test_held_out_families_are_those_that_nobody_trained_or_edited_on(llama_subj
     assert list(found)[-1] == BARE
 
 
+def test_held_out_families_are_asked_on_further_instances_too_and_known_ones_are_not(llama_subject) -> None:
+    subject = with_families(llama_subject)
+    further = []
+    for n, i in enumerate(subject.lab.train):
+        kind = "attention shifting" if n % 2 else "pretending"
+        further.append(replace(i, generalization=Generalization("q", "a", "b", f"Further poem {n}", kind, "poem")))
+    more = Subject("v", subject.model, replace(subject.lab, others=tuple(further)))
+    before, after = families(subject), families(more)
+    assert len(after[f"attention shifting{MARK}"]) == len(before[f"attention shifting{MARK}"]) + 3
+    assert {k: v for k, v in after.items() if MARK not in k} == {k: v for k, v in before.items() if MARK not in k}
+
+
 def test_families_are_scored_by_the_margin_or_by_a_judge(llama_subject) -> None:
     subject = with_families(llama_subject)
     by_margin = ATTACK_FAMILIES.measure(subject, subject)
@@ -192,8 +219,16 @@ def test_families_need_names(llama_subject) -> None:
 def test_noise_is_as_large_as_the_rounding_error() -> None:
     weight = torch.randn(8, 4000, generator=torch.Generator().manual_seed(0))
     error = (rounded(weight, 4) - weight).square().mean(dim=1)
-    noise_power = (noisy(weight, 4, torch.Generator().manual_seed(1)) - weight).square().mean(dim=1)
+    noise_power = (noisy(weight, 4, 1, "0.mlp") - weight).square().mean(dim=1)
     assert torch.allclose(noise_power, error, rtol=0.15)
+
+
+def test_noise_is_the_same_at_every_forward_and_another_for_every_module_and_draw() -> None:
+    weight = torch.randn(4, 50, generator=torch.Generator().manual_seed(0))
+    once = noisy(weight, 4, 1, "0.mlp")
+    assert torch.equal(noisy(weight, 4, 1, "0.mlp"), once)
+    assert not torch.equal(noisy(weight, 4, 1, "1.mlp"), once)
+    assert not torch.equal(noisy(weight, 4, 2, "0.mlp"), once)
 
 
 def test_eight_bits_move_a_model_less_than_four(subject) -> None:
@@ -243,6 +278,39 @@ def test_each_edit_is_made_on_the_model_as_the_ones_before_left_it(llama_subject
     assert len({total for _, total in seen[:3]}) == 3
     assert seen[0][0] != seen[3][0]  # chains begin with different instances
     assert len({i for i, _ in seen[:3]}) == 3
+
+
+def test_the_same_instance_is_edited_again_and_harmless_requests_are_asked_with_the_suffix(llama_subject) -> None:
+    seen: list[int] = []
+
+    def make(_, instance) -> WeightEdit:
+        seen.append(instance.id)
+        return edit(llama_subject, len(seen))
+
+    before = llama_subject.model.value_weight(1).clone()
+    found = repeated_edits(llama_subject, make, times=3, instances=2, suffix="Be good.")
+    assert torch.equal(llama_subject.model.value_weight(1), before)
+    assert [len(set(seen[i : i + 3])) for i in (0, 3)] == [1, 1]
+    assert seen[0] != seen[3]
+    own, others = found.curves[0].curves
+    assert own.x == (0.0, 1.0, 2.0, 3.0)
+    assert others.control
+    assert "harmless requests with the suffix" in found.how_to_read
+    kl = next(p for p in found.curves if "KL" in p.title).curves[0]
+    assert kl.y[0].value == 0.0 < kl.y[-1].value
+    with pytest.raises(InputError, match="at least 2 edits and 2 instances, got 1"):
+        repeated_edits(llama_subject, make, times=1)
+
+
+def test_a_first_edit_survives_only_where_it_gained_more_than_prompts_nobody_edited(llama_subject) -> None:
+    data = np.zeros((3, 4, 7))  # chains, edits so far, margins of three edits' prompts and four readings
+    data[:, :, 0] = [-1.0, 1.0, 2.0, 3.0]
+    data[:, :, 3] = [0.0, 1.0, 2.0, 3.0]  # others gain 3 of the 4
+    assert "The first edit survives" in sequential._finding(llama_subject, data, "dinm", "", 0.0).reading
+    data[:, :, 3] = [-2.0, 1.0, 2.0, 3.0]  # others gain 5
+    told = sequential._finding(llama_subject, data, "dinm", "", 0.0).reading
+    assert "cannot be told from what the later edits do to any prompt, seen after 3 edits" in told
+    assert "go from -2.0 (none)" in told
 
 
 def test_an_error_in_a_chain_restores_the_model(llama_subject) -> None:

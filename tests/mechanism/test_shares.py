@@ -16,6 +16,7 @@ from interp.mechanism.shares import (
     SwapMargins,
     Thresholds,
     batches,
+    compliance_drop,
     parts,
     plant_left,
     shares_of,
@@ -179,6 +180,25 @@ def test_the_gate_closes_where_hardly_any_prompt_stopped_complying() -> None:
     assert nothing.gated
     assert nothing.erased.value == 0.0
     assert loads(SwapShares, dumps(nothing)) == nothing
+
+
+def test_prompts_that_several_models_were_asked_count_once_in_the_gate() -> None:
+    reference, model = -np.ones(6), np.ones(6)
+    one = compliance_drop(reference, model)
+    crossed = [*range(6)] * 4
+    four = compliance_drop(
+        np.tile(reference, 4), np.tile(model, 4), over="models", clusters=np.repeat(range(4), 6).tolist(),
+        crossed=crossed,
+    )  # fmt: skip
+    assert (four.value, four.low, four.high) == pytest.approx((one.value, one.low, one.high))
+    free = compliance_drop(np.tile(reference, 4), np.tile(model, 4))
+    assert free.low > four.low
+
+
+def test_the_gate_is_that_of_the_thresholds() -> None:
+    still = margins(-2.0, -1.0)
+    assert swap_shares(still, model="m", layer=0).gated
+    assert not swap_shares(still, model="m", layer=0, thresholds=Thresholds(gate=-50.0)).gated
 
 
 def instance(safe: str, unsafe: str) -> Instance:

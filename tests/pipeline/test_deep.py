@@ -81,8 +81,12 @@ def test_a_method_with_a_suffix_has_shares_with_it_beside_those_without(looked: 
     assert "With S on both sides" in row.conclusion.evidence
 
 
-def test_the_record_says_that_one_edit_stands_for_all(looked: tuple[Path, str]) -> None:
-    assert "one of 3 edits stands for all" in finding(looked[0], "margins").facts["dinm"]
+def test_the_record_says_which_edits_stand_for_all(looked: tuple[Path, str]) -> None:
+    found = finding(looked[0], "margins")
+    assert "3 of 3 edits stand for all, drawn with seed 0: edit on instance" in found.facts["dinm, edits"]
+    dinm = found.bars[0].series[KINDS["DS"]][1]
+    assert dinm is not None
+    assert "mean of 3 edits" in dinm.how
 
 
 def test_an_analysis_that_cannot_be_done_is_told_in_one_line_and_the_others_go_on(looked: tuple[Path, str]) -> None:
@@ -97,6 +101,9 @@ def test_edits_are_piled_up_where_dinm_is_compared(looked: tuple[Path, str]) -> 
     found = finding(looked[0], "sequential")
     assert found.curves
     assert max(found.curves[0].curves[0].x) == 3
+    again = finding(looked[0], "repeated")
+    assert max(again.curves[0].curves[0].x) == 5
+    assert "Edited 5 times in a row" in again.reading
 
 
 def test_nothing_is_measured_twice(looked: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +112,7 @@ def test_nothing_is_measured_twice(looked: tuple[Path, str], monkeypatch: pytest
 
     monkeypatch.setattr(deep, "ANALYSES", (Analysis("margins", again, MARGINS.read),))
     monkeypatch.setattr(deep, "sequential_survival", again)
+    monkeypatch.setattr(deep, "repeated_edits", again)
     before = (looked[0] / "deep" / "margins.json").read_text()
     assert run(["dinm", *SMALL, "--deep", "--out", str(looked[0])]) == 0
     assert (looked[0] / "deep" / "margins.json").read_text() == before

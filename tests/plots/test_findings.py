@@ -217,3 +217,21 @@ def test_text_is_broken_to_fit_and_no_letter_of_a_short_word_is_lost() -> None:
     assert width_of(fitted("a" * 100, 60, 12), 12) <= 60
     assert legend_lines(["a"], 500) == 1
     assert legend_lines(["a long name indeed"] * 6, 300) > 1
+
+
+def test_a_control_that_every_model_brings_along_has_one_entry_in_the_legend() -> None:
+    names = [f"random directions, {name}" for name in METHODS]
+    found = (*(curve(name) for name in METHODS), *(curve(name, control=True) for name in names))
+    drawn = draw_finding(finding(curves=(Curves("c", "Layer", "cosine", found),)))
+    assert drawn is not None
+    shown = [t.name for t in drawn.figure.data if t.showlegend]
+    assert sorted(shown) == sorted(["SFT", "DPO", "DINM", "random directions (each model's)"])
+
+
+def test_percentages_that_end_at_100_have_no_tick_above_it_and_marked_places_are_explained() -> None:
+    y = tuple(Estimate(v, v, v, 27, "%") for v in (90.0, 100.0))
+    panel = Curves("c", "steps", "% of tokens", (Curve("sft", (0.0, 1.0), y),), marked=(1.0,))
+    drawn = draw_finding(finding(curves=(panel,)))
+    assert drawn is not None
+    assert drawn.figure.layout.yaxis.range[1] < 105
+    assert any("dotted: located, 1" in a.text for a in drawn.figure.layout.annotations)

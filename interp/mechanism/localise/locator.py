@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.errors import InputError
-from interp.mechanism.shares import MarginTokens
+from interp.mechanism.shares import MarginTokens, check_comparable
 from interp.models import HookedModel
 from interp.records import Instance, LayerScores, PromptKind
 
@@ -86,10 +86,11 @@ class Locator:
             reference: the other model, of the same shape and vocabulary; ignored where none is needed.
 
         Raises:
-            InputError: a reference that is missing or of another shape, too few instances, scores that are not finite.
+            InputError: a reference that is missing, of another shape or with other tokens; too few instances; scores
+                that are not finite.
         """
         if self.needs_reference:
-            _check(self.name, model, reference)
+            _check(self.name, model, reference, inputs)
         found = self.scorer(model, inputs, reference if self.needs_reference else None)
         for instance, row in zip(inputs.instances, found.values, strict=True):
             if not np.isfinite(row).all():
@@ -105,13 +106,7 @@ class Locator:
         )
 
 
-def _check(name: str, model: HookedModel, reference: HookedModel | None) -> None:
+def _check(name: str, model: HookedModel, reference: HookedModel | None, inputs: Inputs) -> None:
     if reference is None:
         raise InputError(f'locator "{name}" compares two models: expected a reference, got none')
-    ours, theirs = _shape(model), _shape(reference)
-    if ours != theirs:
-        raise InputError(f"expected a reference of the same layers, widths and vocabulary {ours}, got {theirs}")
-
-
-def _shape(model: HookedModel) -> tuple[int, int, int, int]:
-    return model.n_layers, model.d_model, model.d_mlp, model.vocab_size
+    check_comparable(model, reference, "the reference", [i.prompt(inputs.kind) for i in inputs.instances])

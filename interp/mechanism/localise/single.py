@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interp.mechanism.localise.locator import Inputs, Scored
 from interp.mechanism.localise.runs import by_batch, margin_above, margins_without, needed, run, writer
-from interp.mechanism.margin import MarginTokens, last_margin
+from interp.mechanism.margin import MarginTokens, last_margin, read_off
 from interp.models import HookedModel, Tokens
 
 
@@ -160,14 +160,9 @@ def _direct(model: HookedModel, batch: Tokens, tokens: MarginTokens) -> Float[Te
     clean = run(model, batch, tokens)
     x = clean.resid[-1][:, -1:]
     less = torch.stack([x[:, 0] - wrote[:, -1].to(x) for wrote in clean.mlp])  # [layer, batch, d_model]
-    return torch.stack([_read(model, part, tokens) for part in less], dim=1) - _read(model, x[:, 0], tokens)[:, None]
-
-
-def _read(model: HookedModel, resid: Float[Tensor, "batch d_model"], tokens: MarginTokens) -> Float[Tensor, "batch"]:
-    """The margin of a final residual stream."""
-    logits = model.unembedding(model.final_norm(resid))
-    cap = getattr(model.hf.config, "final_logit_softcapping", None)  # Gemma2 bends its logits
-    return tokens.margin(logits if cap is None else cap * torch.tanh(logits / cap))
+    return (
+        torch.stack([read_off(model, part, tokens) for part in less], dim=1) - read_off(model, x[:, 0], tokens)[:, None]
+    )
 
 
 def _ablation(model: HookedModel, inputs: Inputs, replace: Callable[[int], Callable[[Tensor], Tensor]]) -> Scored:

@@ -19,7 +19,7 @@ from interp.mechanism.intervals import of_means
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.margin import MarginTokens
 from interp.mechanism.patching.activations import GRIDS, LAST, PLACES, Patched, all_patches, effects
-from interp.mechanism.patching.maps import NAMES, SHARE, divisible, grid_of
+from interp.mechanism.patching.maps import NAMES, NO_EFFECT, SHARE, divisible, grid_of
 from interp.mechanism.patching.places import Clean, places_of, read
 from interp.models import HookedModel, Tokens
 from interp.records import Bars, Curve, Curves, Estimate, Finding, Grid
@@ -138,7 +138,7 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
     facts: dict[str, str] = {}
     wide, said = divisible(subject, vanilla)
     if subject is not vanilla and not wide:
-        facts[subject.name] = f"no effect to divide: {said}"
+        facts[subject.name] = f"{NO_EFFECT}: {said}"
     elif subject is not vanilla:
         truth = all_patches(subject, vanilla)
         began = time.perf_counter()
@@ -210,10 +210,10 @@ def _bars(subject: Subject, into_model: Attribution, into_vanilla: Attribution, 
 
 def words(finding: Finding) -> str:
     """Per model: the correlation for both kinds of patches beside the control's."""
+    said = [f"{name}: {fact}" for name, fact in finding.facts.items() if fact.startswith(NO_EFFECT)]
     if not finding.bars:
-        return f"{'; '.join(f'{k}: {v}' for k, v in finding.facts.items()) or 'Only vanilla was measured'}."
+        return f"{'; '.join(said) or 'Only vanilla was measured'}."
     panel = finding.bars[0]
-    said = []
     for i, name in enumerate(panel.groups):
         parts = []
         for cells in (ALL, ONE):

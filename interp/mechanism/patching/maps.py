@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.patching.activations import GRIDS, OWN_ROLES, PLACES, Patched, all_patches, effects
-from interp.mechanism.shares import GATE, compliance_drop
+from interp.mechanism.shares import CALIBRATED, compliance_drop
 from interp.records import Bars, Curve, Curves, Estimate, Finding, Grid
 
 NAMES = {
@@ -20,6 +20,7 @@ NAMES = {
     "mlp_out": "MLP output",
     "h_down": "inputs of W_V",
 }
+NO_EFFECT = "no effect to divide"
 SHARE = "share of the difference between the models"
 INTO_MODEL, INTO_VANILLA = "vanilla's into the model", "the model's into vanilla"
 
@@ -28,7 +29,7 @@ def divisible(subject: Subject, vanilla: Subject) -> tuple[bool, str]:
     """Whether the models differ enough for shares of the difference (the gate of the four shares), and the numbers."""
     drop = compliance_drop(vanilla.margins(), subject.margins(), seed=subject.lab.seed)
     text = f"complying first tokens fell by {drop.value:.0f} points [{drop.low:.0f}, {drop.high:.0f}]"
-    return drop.low >= GATE, text
+    return drop.low >= CALIBRATED.gate, text
 
 
 def measure(subject: Subject, vanilla: Subject) -> Finding:
@@ -40,7 +41,7 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
     facts: dict[str, str] = {}
     wide, said = divisible(subject, vanilla)
     if subject is not vanilla and not wide:
-        facts[subject.name] = f"no effect to divide: {said}"
+        facts[subject.name] = f"{NO_EFFECT}: {said}"
     elif subject is not vanilla:
         found = all_patches(subject, vanilla)
         curves = _curves(subject, found)
@@ -123,7 +124,7 @@ def words(finding: Finding) -> str:
     """Per model: the block over which the residual stream's share jumps, and the part that carries most by itself."""
     panels = {p.title: p for p in finding.curves}
     stream = panels.get(title("resid_pre", INTO_MODEL))
-    said = [f"{name}: {fact}" for name, fact in finding.facts.items()]
+    said = [f"{name}: {fact}" for name, fact in finding.facts.items() if fact.startswith(NO_EFFECT)]
     for curve in [] if stream is None else stream.curves:
         if curve.control:
             continue
@@ -143,8 +144,8 @@ def words(finding: Finding) -> str:
                 f"[{100 * top.low:.0f}, {100 * top.high:.0f}]{beyond}"
             )
         said.append(
-            f"{curve.name}: most of the change is made in block {at} ({100 * jumps[at]:.0f} % between its input and "
-            f"its output); {', '.join(parts)}"
+            f"{curve.name}: the largest part of the change is made in block {at} ({100 * jumps[at]:.0f} % between "
+            f"its input and its output); {', '.join(parts)}"
         )
     return f"{'; '.join(said)}." if said else "Only vanilla was measured: there is nothing to patch."
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.patching.activations import effects
-from interp.mechanism.patching.maps import SHARE, divisible
+from interp.mechanism.patching.maps import NO_EFFECT, SHARE, divisible
 from interp.mechanism.patching.weights import COMPONENTS, Part, Receiver, donated
 from interp.models import HookedModel
 from interp.records import Curve, Curves, Finding, Grid
@@ -28,7 +28,7 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
     facts: dict[str, str] = {}
     wide, said = divisible(subject, vanilla)
     if subject is not vanilla and not wide:
-        facts[subject.name] = f"no effect to divide: {said}"
+        facts[subject.name] = f"{NO_EFFECT}: {said}"
     elif subject is not vanilla:
         mine, theirs = (Receiver(s.model, subject.prompts(), lab.tokens) for s in (subject, vanilla))
         cells = [Part(layer, component) for layer in range(model.n_layers) for component in ROWS]
@@ -101,7 +101,7 @@ def _grid(subject: Subject, what: str, receiver: np.ndarray, donor: np.ndarray, 
 
 def words(finding: Finding) -> str:
     """Per model: the single block and the single component that bring back most, beside the random control."""
-    said = [f"{name}: {fact}" for name, fact in finding.facts.items()]
+    said = [f"{name}: {fact}" for name, fact in finding.facts.items() if fact.startswith(NO_EFFECT)]
     panel = next((p for p in finding.curves if p.title == BLOCK), None)
     for curve in () if panel is None else panel.curves:
         if panel is None or curve.control:
