@@ -80,9 +80,9 @@ class ValueState:
         """The same for some positions of each row. Right only for the last layer, above which nothing attends."""
 
         def pick(x: Tensor) -> Tensor:
-            return x.gather(1, positions[..., None].expand(-1, -1, x.shape[-1]))
+            return x.gather(1, positions.to(x.device)[..., None].expand(-1, -1, x.shape[-1]))
 
-        ids, mask = (t.gather(1, positions) for t in (self.tokens.input_ids, self.tokens.attention_mask))
+        ids, mask = (t.gather(1, positions.to(t.device)) for t in (self.tokens.input_ids, self.tokens.attention_mask))
         return ValueState(Tokens(ids, mask), self.layer, pick(self.resid), pick(self.attn_out), pick(self.h_down))
 
 
@@ -200,7 +200,8 @@ def _only(model: HookedModel, positions: Tensor | None) -> Iterator[None]:
 
     def pick(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         hidden = args[0]
-        return (hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1])),), kwargs
+        at = positions.to(hidden.device)
+        return (hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1])),), kwargs
 
     with _pre_hook(model.unembedding, pick):
         yield

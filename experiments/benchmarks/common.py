@@ -46,11 +46,15 @@ def model_a(n_layers: int = 12, d_model: int = 768, d_mlp: int = 2048, vocab: in
         pad_token_id=1,
         tie_word_embeddings=False,
     )
+    return HookedModel.from_hf(LlamaForCausalLM(config), word_tokenizer(), "model A")
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word, w0 to w7989; ids below 8,000."""
     ids = {"<s>": 0, "</s>": 1, "<unk>": 2, **{f"w{i}": i + 3 for i in range(WORDS)}}
     core = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="</s>")
-    return HookedModel.from_hf(LlamaForCausalLM(config), tokenizer, "model A")
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", pad_token="</s>")
 
 
 def instances(n: int, prompt: tuple[int, int] = (240, 240), answer: tuple[int, int] = (60, 60)) -> list[Instance]:

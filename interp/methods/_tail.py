@@ -59,7 +59,8 @@ def _from_value(model: HookedModel, layer: int, sequence: Supervised) -> Callabl
 
     def on_positions(x: Float[Tensor, "1 seq d_model"]) -> Float[Tensor, "1 seq d_model"]:
         """The last MLP, only where its output is read: no other position reads it."""
-        return torch.zeros_like(x).index_copy(1, positions[0], mlp(x[:, positions[0]]))
+        at = positions[0].to(x.device)  # the last layer may lie on another device than the tokens
+        return torch.zeros_like(x).index_copy(1, at, mlp(x[:, at]))
 
     def run() -> Float[Tensor, "position vocab"]:
         with replaced(last, on_positions):
