@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -173,6 +174,21 @@ def test_dtype_is_float32_on_a_cpu_unless_said_otherwise(make_model, texts, tmp_
 def test_a_device_map_places_the_model(saved, texts, llama):
     mapped = HookedModel.from_pretrained(saved, device_map="cpu", dtype="float32")
     assert torch.equal(mapped.logits(mapped.tokenize(texts)), llama.logits(llama.tokenize(texts)))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads the mappings of a process (Linux)")
+def test_weights_are_mapped_from_their_file_and_an_edit_stays_out_of_it(saved):
+    file = saved / "model.safetensors"
+    before = file.read_bytes()
+    model = HookedModel.from_pretrained(saved, device="cpu")
+    lines = [line.split() for line in Path("/proc/self/maps").read_text().splitlines()]
+    ranges = [[int(end, 16) for end in line[0].split("-")] for line in lines if line[-1] == str(file)]
+    assert ranges
+    for name, parameter in model.hf.named_parameters():
+        assert any(low <= parameter.data_ptr() < high for low, high in ranges), name
+    with torch.no_grad():
+        model.value_weight(1).add_(1.0)
+    assert file.read_bytes() == before
 
 
 def test_the_demo_opens_by_its_name():
