@@ -18,7 +18,7 @@ from interp.plots.theme import INK, MUTED, SMALL, errors, finish, heading
 from interp.records import Estimate
 from interp.records.calibration import Calibration, LocatorScore, RuleScore
 
-HELD, SET, FRESH = "#0072B2", "#9CC7E0", "#003A5D"
+HELD, SET, FRESH = "#0072B2", "#9CC7E0", "#E69F00"
 PARTS = (
     ("set", SET, "dot", "half that thresholds were chosen on"),
     ("held-out", HELD, "solid", "held-out half"),
@@ -54,7 +54,8 @@ def draw_calibration(calibration: Calibration) -> tuple[Drawn, ...]:
             "calibration_rules",
             "Which verdict can be trusted",
             rules_figure(calibration.rules),
-            shows=f"Verdicts that are right, by rule ({rests}). Darker: plants that no threshold was chosen on.",
+            shows=f"Verdicts that are right, by rule ({rests}). Pale: the half that thresholds were chosen "
+            "on; numbers of organisms in the order of the bars.",
             read="Left: all six truths. Right: only erased, not erased, or no effect, which is what the paper's two "
             "measures can tell apart. Whiskers: 95 %, a bootstrap over plants or Wilson's, the wider.",
             limits="truths are planted in a model of 1.5 M parameters; on models that nobody planted anything in the "
@@ -124,8 +125,8 @@ def rules_figure(rules: Sequence[RuleScore]) -> go.Figure:
                     "<extra></extra>",
                 ), row=1, col=c,
             )  # fmt: skip
-    heading(fig, f"All truths (n = {_counts({r.half: r.right.n for r in rules})})", x=0, xref="x domain")
-    heading(fig, f"Erased or not (n = {_counts({r.half: r.coarse.n for r in rules})})", x=0, xref="x2 domain")
+    heading(fig, f"All truths (n = {_numbers({r.half: r.right.n for r in rules})})", x=0, xref="x domain")
+    heading(fig, f"Erased or not (n = {_numbers({r.half: r.coarse.n for r in rules})})", x=0, xref="x2 domain")
     fig.update_xaxes(range=[0, 104], dtick=25, title={"text": "right verdicts, %"})
     fig.update_yaxes(autorange="reversed", showgrid=False)
     fig.update_layout(barmode="group", bargap=0.28, legend={"y": 1.07})
@@ -245,6 +246,11 @@ def thresholds_figure(calibration: Calibration) -> go.Figure:
 def _counts(by_part: dict[str, int]) -> str:
     """E.g. "131 set, 134 held-out"."""
     return ", ".join(f"{by_part[part]} {part}" for part, *_ in PARTS if part in by_part)
+
+
+def _numbers(by_part: dict[str, int]) -> str:
+    """E.g. "131, 134", in the order of the bars."""
+    return ", ".join(str(by_part[part]) for part, *_ in PARTS if part in by_part)
 
 
 def _summed(parts: Sequence[RuleScore]) -> dict[str, Counter[str]]:
