@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from interp.costs.work import NOTHING, Work, passed, total
@@ -114,18 +115,19 @@ def _mend(method: Mend, model: HookedModel, train: Sequence[Instance], val: Sequ
     local = _mean([_length(model, i.knowledge.prompt, i.knowledge.answer, method) for i in train[:200]])
     plain = (1 + above) * (edit + local)  # the blocks below once; those above without the edit and with it
     measured = plain + edit
+    learned = above * (2 * edit.tokens + local.tokens)  # gradients stop below the edited layers
     looks = min(method.val_size, len(val)) * (1 + method.steps // method.val_every)
     untouched = min(method.val_size, len(val)) * plain
     return (
         min(method.normalise_on, len(train)) * edit
-        + method.steps * method.accumulate * measured
+        + method.steps * method.accumulate * replace(measured, learning=learned)
         + looks * measured
         + untouched
     )
 
 
 def _mean(lengths: Sequence[int]) -> Work:
-    """One sequence of the mean length; learning is not told apart from reading."""
+    """One sequence of the mean length."""
     return Work(1.0, sum(lengths) / max(len(lengths), 1))
 
 
@@ -149,7 +151,9 @@ def edit_work(method: Any, model: HookedModel, instance: Instance) -> Work:
         return found + (located(method, model, instance) if method.layer is None else NOTHING)
     if isinstance(method, Mend):
         length = len(edit_sequence(model, instance, _format(method)).inputs)
-        return passed([length], learning=True) + 2 * passed([length])
+        above = method.layers / model.n_layers
+        below = passed([length], share=1 - above)
+        return below + passed([length], share=above, learning=True) + 2 * passed([length])
     return NOTHING
 
 
