@@ -121,8 +121,8 @@ def words(finding: Finding) -> str:
         margin = [of(levels, f"int{bits}", i).value - of(levels, AS_IS, i).value for bits in BITS]
         said.append(
             f"{model} {of(rates, AS_IS, i).value:.0f} %, {', '.join(steps)} (margin "
-            f"{', '.join(f'{m:+.2f}' for m in margin)} nats; {DRAWS} draws of noise as large as int{BITS[-1]}'s "
-            f"{of(levels, NOISE, i).value - of(levels, AS_IS, i).value:+.2f} on average, "
+            f"{', '.join(f'{round(m, 2) + 0.0:+.2f}' for m in margin)} nats; {DRAWS} draws of noise as "
+            f"large as int{BITS[-1]}'s {of(levels, NOISE, i).value - of(levels, AS_IS, i).value:+.2f} on average, "
             f"{of(rates, NOISE, i).value:.0f} %)"
         )
     return f"Compliance under attack: {'; '.join(said)}."

@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -204,7 +204,7 @@ def _panel(title: str, unit: str, x: tuple[float, ...], rows: Sequence[tuple[str
 
 def _finding(subject: Subject, tuning: Tuning, started: float, panels: tuple[Curves, ...], **words) -> Finding:
     what = "the W_V matrices" if tuning.values_only else "all parameters"
-    lab, kinds = subject.lab, ("unsafe", "harmless")
+    lab, kinds = subject.lab, get_args(Pairs)
     n = {which: len(training_pairs(lab.train, which, tuning.pairs, lab.seed)) for which in kinds}
     return Finding(
         **words,

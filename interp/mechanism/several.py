@@ -60,9 +60,10 @@ def _mean(estimates: Sequence[Estimate | None]) -> Estimate | None:
     found = [e for e in estimates if e is not None]
     if len(found) < 2:
         return found[0] if found else None
-    values = [float(np.mean([e.value for e in found])), min(e.low for e in found), max(e.high for e in found)]
+    value, low, high = float(np.mean([e.value for e in found])), min(e.low for e in found), max(e.high for e in found)
     how = f"mean of {len(found)} edits, lowest to highest end of their intervals ({found[0].how})"
-    return Estimate(*values, min(e.n for e in found), found[0].unit, how)
+    # The mean of equal numbers may miss them by a rounding.
+    return Estimate(value, min(low, value), max(high, value), min(e.n for e in found), found[0].unit, how)
 
 
 def _curves(panels: Sequence[Curves]) -> Curves:

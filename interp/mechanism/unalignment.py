@@ -210,9 +210,10 @@ def words(finding: Finding) -> str:
                 f"random neurons {astray:.0f} %{clear})"
             )
         if right is not None and astray_right is not None:
+            at = best or len(DOSES) - 1  # where nothing was gained, what the largest dose costs
             text += (
-                f", while {right[best].value:.0f} % of its harmless tokens are still predicted "
-                f"(random neurons {astray_right[best].value:.0f} %)"
+                f", while {right[at].value:.0f} % of its harmless tokens are predicted at dose {DOSES[at]:g} "
+                f"(random neurons {astray_right[at].value:.0f} %)"
             )
         if len(whole) < len(DOSES):
             text += f", and is broken at dose {', '.join(f'{DOSES[d]:g}' for d in range(len(DOSES)) if d not in whole)}"

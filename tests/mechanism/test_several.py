@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from interp.mechanism.lab import merge
 from interp.mechanism.several import over_edits
@@ -36,6 +37,14 @@ def test_numbers_are_means_and_intervals_hold_the_spread_over_edits() -> None:
     assert only is not None
     assert only.value == 1.0  # the other edit was not measured there
     assert found.seconds == 2
+
+
+def test_the_mean_of_equal_numbers_stays_in_their_interval() -> None:
+    exact = 0.23240105732452138  # three of them have a mean that is one rounding less
+    parts = [replace(part(1.0, "a"), bars=(Bars("b", "", ("dinm",), {"s": (Estimate(exact, exact, exact, 9),)}),))] * 3
+    found = over_edits(parts, (*NAMES, "another")).bars[0].series["s"][0]
+    assert found is not None
+    assert found.value == pytest.approx(exact)
 
 
 def test_what_edits_tell_differently_is_told_edit_by_edit_and_the_rest_once() -> None:

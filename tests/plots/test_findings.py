@@ -12,6 +12,7 @@ import pytest
 from interp.plots import canonical
 from interp.plots.canvas import fitted, legend_lines, lines_of, width_of
 from interp.plots.findings import draw_finding, draw_findings
+from interp.plots.theme import traces
 from interp.records import Bars, Curve, Curves, Estimate, Finding, Grid, Tokens
 
 METHODS = ("sft", "dpo", "dinm")
@@ -224,7 +225,7 @@ def test_a_control_that_every_model_brings_along_has_one_entry_in_the_legend() -
     found = (*(curve(name) for name in METHODS), *(curve(name, control=True) for name in names))
     drawn = draw_finding(finding(curves=(Curves("c", "Layer", "cosine", found),)))
     assert drawn is not None
-    shown = [t.name for t in drawn.figure.data if t.showlegend]
+    shown = [t.name for t in traces(drawn.figure) if t.showlegend]
     assert sorted(shown) == sorted(["SFT", "DPO", "DINM", "random directions (each model's)"])
 
 
