@@ -58,7 +58,16 @@ class Objective:
         L_c is 0 where it takes no part. The first call has to see the weights as they were: its prediction is the base
         that L_c compares with.
         """
-        logits, *constraint = self.losses(weights)
+        total, l_edit, l_constraint = self.loss(self.losses(weights))
+        (share * total).backward()
+        return l_edit, l_constraint
+
+    def loss(self, found: Sequence[Tensor]) -> tuple[Float[Tensor, ""], float, float]:
+        """The loss, L_e and L_c from the logits [position, vocab] of the edit sequence (and of the constraint's).
+
+        The first call has to see the weights as they were.
+        """
+        logits, *constraint = found
         l_edit = likelihood_loss(logits, self.targets)
         total, l_constraint = self.recipe.c_edit * l_edit, 0.0
         if constraint:
@@ -68,15 +77,19 @@ class Objective:
             else:
                 loss = self._divergence(edited, self.base)
                 total, l_constraint = total + loss, float(loss.detach())
-        (share * total).backward()
-        return float(l_edit.detach()), l_constraint
+        return total, float(l_edit.detach()), l_constraint
 
     @torch.no_grad()
     def measure(self, weights: Weights) -> float:
         """L_c in nats where it is only looked at, 0 where there is nothing to look at."""
         if self.watched is None:
             return 0.0
-        edited = self.watched(weights)[0].log_softmax(-1)
+        return self.look(self.watched(weights)[0])
+
+    @torch.no_grad()
+    def look(self, logits: Float[Tensor, "position vocab"]) -> float:
+        """L_c in nats from the logits of the constraint sequence, where it is only looked at."""
+        edited = logits.log_softmax(-1)
         self.base = edited if self.base is None else self.base
         return float(self._divergence(edited, self.base))
 
@@ -117,7 +130,7 @@ def train(weights: Weights, objectives: Sequence[Objective], recipe: Recipe, wha
             l_constraint += math.fsum(o.measure(trained) for o in objectives) / len(objectives)
         total = recipe.c_edit * l_edit + l_constraint
         if not math.isfinite(total):
-            raise InputError(_diverged("loss", total, step, recipe, what))
+            raise InputError(diverged("loss", total, step, recipe, what))
         known = looked or all(o.watched is None for o in objectives)
         for name, value in zip(log, (l_edit, l_constraint, total), strict=True):
             log[name].append(value if known or name == "l_edit" else None)
@@ -125,20 +138,22 @@ def train(weights: Weights, objectives: Sequence[Objective], recipe: Recipe, wha
             break
         adam.step()
         if recipe.norm_constraint is not None:
-            _clamp(trained, weights, recipe.norm_constraint)
+            clamp(trained, weights, recipe.norm_constraint)
     for weight in trained.values():
         if not bool(torch.isfinite(weight).all()):
-            raise InputError(_diverged("edited matrix", math.nan, recipe.steps, recipe, what))
+            raise InputError(diverged("edited matrix", math.nan, recipe.steps, recipe, what))
     return {name: weight.detach() for name, weight in trained.items()}, log
 
 
-def _clamp(trained: Weights, weights: Weights, size: float) -> None:
+def clamp(trained: Weights, weights: Weights, size: float) -> None:
+    """Hold each element of the delta within `size`, in place."""
     with torch.no_grad():
         for name, weight in trained.items():
             weight.copy_(weights[name] + (weight - weights[name]).clamp(-size, size))
 
 
-def _diverged(thing: str, value: float, step: int, recipe: Recipe, what: str) -> str:
+def diverged(thing: str, value: float, step: int, recipe: Recipe, what: str) -> str:
+    """The message of an edit that is not finite."""
     if step == 0:
         return f"{what}: the {thing} is {value} before the first step (learning rate {recipe.lr:g}); check the model"
     return (

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
@@ -21,7 +21,8 @@ from interp.locate import PAPER, REFERENCE_LEFT, REFERENCE_RIGHT, Convention
 from interp.methods._config import Progress, check, edit_each, layers_of, most_located
 from interp.methods._losses import ConstraintOn, Format, constraint_sequence, edit_sequence
 from interp.methods._tail import logits_of
-from interp.methods._training import Direction, Objective, Recipe, train
+from interp.methods._together import logits_of_each, train_together
+from interp.methods._training import Direction, Objective, Recipe, Weights, train
 from interp.methods.base import SUFFIX_S1, Detoxified, Needs
 from interp.models import HookedModel
 from interp.records import Instance
@@ -167,13 +168,29 @@ class Dinm:
         return self._edit(model, instances, layer)
 
     def detoxify_many(
-        self, model: HookedModel, instances: Sequence[Instance], progress: Progress | None = None
+        self, model: HookedModel, instances: Sequence[Instance], progress: Progress | None = None, *, together: int = 1
     ) -> list[Detoxified]:
         """One independent edit for each instance, every one on the model as it is. Layers are located in batches.
 
-        Raises as `detoxify`. `progress` is called with (edits done, edits in all).
+        Args:
+            progress: called with (edits done, edits in all).
+            together: at most so many edits of one layer are trained as one, with equal deltas but for float rounding
+                (only with `fast`). On a CPU this gains nothing (experiments/benchmarks/decode.py): the default is 1.
+
+        Raises:
+            InputError: as `detoxify`.
         """
         layers = self._layers(model, instances)
+        if together > 1 and self.fast:
+            found: dict[int, Detoxified] = {}
+            for layer in sorted(set(layers)):
+                mine = [i for i, own in enumerate(layers) if own == layer]
+                for part in (mine[start : start + together] for start in range(0, len(mine), together)):
+                    made = self._edit_together(model, [instances[i] for i in part], layer)
+                    found |= zip(part, made, strict=True)
+                    if progress is not None:
+                        progress(len(found), len(instances))
+            return [found[i] for i in range(len(instances))]
         return edit_each(lambda instance, layer: self._edit(model, [instance], layer), instances, layers, progress)
 
     def sequential(self, model: HookedModel, instances: Sequence[Instance]) -> Iterator[Detoxified]:
@@ -215,8 +232,44 @@ class Dinm:
                 {name.rpartition(".")[2]: p.detach().float() for name, p in edited.items()},
                 [self._objective(model, layer, instance) for instance in instances],
                 self._part(Recipe),
-                f"DINM on instance {', '.join(str(i.id) for i in instances)}",
+                _named(instances),
             )
+        record = {**log, "seconds": time.perf_counter() - started, "truncated": model.truncated - cut}
+        return self._result(model, instances, layer, before, vanilla, trained, record)
+
+    def _edit_together(self, model: HookedModel, instances: Sequence[Instance], layer: int) -> list[Detoxified]:
+        """An edit of one layer for each instance, trained as one."""
+        started, cut, n = time.perf_counter(), model.truncated, len(instances)
+        how, recipe = self._part(Format), self._part(Recipe)
+        edited = self._edited(model, layer)
+        sequences = [edit_sequence(model, i, how) for i in instances]
+        held = [constraint_sequence(model, i, how) for i in instances] if self.constrain else []
+        found = train_together(
+            {name.rpartition(".")[2]: p.detach().float() for name, p in edited.items()},
+            logits_of_each(model, layer, sequences),
+            logits_of_each(model, layer, held) if held else None,
+            [Objective(lambda _: [], sequence.targets, None, recipe) for sequence in sequences],
+            recipe,
+            [_named([i]) for i in instances],
+        )
+        vanilla = {name: p.detach().float().cpu() for name, p in edited.items()}
+        took = {"seconds": (time.perf_counter() - started) / n, "truncated": (model.truncated - cut) / n}
+        return [
+            self._result(model, [instance], layer, None, vanilla, trained, {**log, **took})
+            for instance, (trained, log) in zip(instances, found, strict=True)
+        ]
+
+    def _result(
+        self,
+        model: HookedModel,
+        instances: Sequence[Instance],
+        layer: int,
+        before: WeightEdit | None,
+        vanilla: dict[str, Tensor],
+        trained: Weights,
+        record: dict[str, Any],
+    ) -> Detoxified:
+        """Trained weights as an edit relative to `vanilla`, on top of what was there `before`."""
         deltas = dict(before.deltas) if before is not None else {}
         deltas |= {name: trained[name.rpartition(".")[2]].cpu() - vanilla[name] for name in vanilla}
         provenance = Provenance(
@@ -227,7 +280,6 @@ class Dinm:
             config=asdict(self),
             layer=layer if len(deltas) == len(vanilla) else None,
         )
-        record = {**log, "seconds": time.perf_counter() - started, "truncated": model.truncated - cut}
         return Detoxified(self.name, WeightEdit(deltas, provenance), suffix=self.suffix, layer=layer, log=record)
 
     def _objective(self, model: HookedModel, layer: int, instance: Instance) -> Objective:
@@ -252,3 +304,7 @@ class Dinm:
     def _part(self, kind: type[P]) -> P:
         """The fields of the configuration that another module needs."""
         return kind(**{f.name: getattr(self, f.name) for f in fields(kind)})  # type: ignore[arg-type]
+
+
+def _named(instances: Sequence[Instance]) -> str:
+    return f"DINM on instance {', '.join(str(i.id) for i in instances)}"

@@ -356,6 +356,52 @@ def test_independent_edits_are_those_made_alone(llama):
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"constrain": False},
+        {"norm_constraint": 2e-3, "edit_bias": True},
+        {"constraint_on": "answer", "constraint_gradient": False, "constraint_every_step": False, "stop_below": 0.4},
+    ],
+)
+def test_edits_trained_as_one_are_those_made_alone(tiny_model, layer, change):
+    config, many, seen = replace(TINY, layer=layer, steps=6, **change), [ONE, TWO, THREE], []
+    together = config.detoxify_many(tiny_model, many, lambda *done: seen.append(done), together=2)
+    for one, got in zip(many, together, strict=True):
+        alone = config.detoxify(tiny_model, one)
+        assert list(got.edit.deltas) == list(alone.edit.deltas)
+        for name, expected in alone.edit.deltas.items():
+            assert apart(got.edit.deltas[name], expected) < 1e-3
+        for loss, values in alone.log.items():
+            if loss not in ("seconds", "truncated"):
+                assert got.log[loss] == pytest.approx(values, abs=1e-5)
+        assert got.edit.provenance.instance_ids == (one.id,)
+    assert seen == [(2, 3), (3, 3)]
+
+
+def test_of_edits_trained_as_one_each_stops_on_its_own_and_layers_stay_apart(llama):
+    logs = [d.log["total"] for d in replace(TINY, layer=1, steps=8, lr=3e-3).detoxify_many(llama, [ONE, TWO, THREE])]
+    config = replace(TINY, layer=1, steps=8, lr=3e-3, stop_below=(logs[0][3] + logs[0][4]) / 2)
+    alone, together = (
+        config.detoxify_many(llama, [ONE, TWO, THREE]),
+        config.detoxify_many(llama, [ONE, TWO, THREE], together=3),
+    )
+    steps = [len(d.log["total"]) for d in alone]
+    assert [len(d.log["total"]) for d in together] == steps
+    assert len(set(steps)) > 1
+    for one, got in zip(alone, together, strict=True):
+        assert torch.equal(delta(got), delta(one)) or apart(delta(got), delta(one)) < 1e-3
+    located = TINY.detoxify_many(llama, [ONE, TWO, THREE], together=3)
+    assert [d.layer for d in located] == [d.layer for d in TINY.detoxify_many(llama, [ONE, TWO, THREE])]
+
+
+def test_an_edit_trained_with_others_is_named_where_it_diverges(llama):
+    with pytest.raises(InputError, match=r"DINM on instance \d: .* with learning rate 1e\+38"):
+        replace(TINY, layer=1, lr=1e38).detoxify_many(llama, [ONE, TWO], together=2)
+
+
 def test_a_batch_edit_minimises_the_mean_over_its_instances(llama):
     config = replace(TINY, layer=1)
     batch = config.detoxify(llama, [ONE, TWO])
