@@ -1,0 +1,206 @@
+"""Decoding many edited models at once against Hugging Face's `generate`, and the whole benchmark against a plain loop.
+
+Every ratio is of CPU time, with equal tokens asserted where both sides answer. A slow baseline is measured on a few
+edits and scaled, as its cost is linear in them by construction; `baseline n` says on how many. `--part` measures some
+parts and keeps the other ones of the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import random
+import statistics
+from collections.abc import Callable
+from dataclasses import fields, replace
+from functools import partial
+
+import torch
+from common import RESULTS, instances, medians, model_a
+from decode_inside import edits_together, product, profile, sixteen_bits, small_model
+from decoding import (
+    ASKED,
+    EDITS,
+    LAST,
+    MIDDLE,
+    NEW,
+    PROMPT,
+    SLOTS,
+    Measured,
+    Tokens,
+    hf_generate,
+    ours,
+    random_edit,
+    row,
+    seconds,
+    texts,
+)
+from edit import plain_edit
+
+from interp import decode
+from interp.edits import WeightEdit
+from interp.locate import PAPER, _encode, layer_distances
+from interp.methods._losses import constraint_sequence, edit_sequence
+from interp.methods.dinm import Dinm, Format
+from interp.models import HookedModel
+from interp.runs import git_commit, read_json, versions, write_json
+
+FILE = RESULTS / "decode.json"
+MODEL = "Llama, 12 layers, d_model 768, d_mlp 2048, vocabulary 8000, float32, random weights"
+INSTANCES = 4
+"""Of the whole benchmark: both sides are linear in them but for what edits share, which grows with them."""
+
+
+# ------------------------------------------------------------------------------------------------- parts
+CASES = {  # where the edits are, whether prompts are shared; claims against one edit at a time and each prompt alone
+    "shared": (LAST, True, (6.0, 12.0)),
+    "own": (LAST, False, (2.5, 5.0)),
+    "shared-middle": (MIDDLE, True, (None, None)),
+}
+
+
+def together(model: HookedModel, rounds: int, case: str) -> Measured:
+    """16 edited models x 5 prompts. The baselines are measured on one edit and on one prompt."""
+    layer, shared, claims = CASES[case]
+    prompts = texts(ASKED if shared else EDITS * ASKED, seed=1)
+    asked = [prompts if shared else prompts[ASKED * i :][:ASKED] for i in range(EDITS)]
+    edits = [random_edit(model, layer, seed) for seed in range(EDITS)]
+    model.weight_hash()
+    own, found = seconds(lambda: ours(model, asked, edits), rounds)
+    assert len({tuple(answers) for answers in found}) == EDITS  # the edits do something
+    with edits[0].applied(model):
+        batch, said = seconds(lambda: hf_generate(model, asked[0]))
+    assert said == found[0], "other tokens than the edited model alone"
+    with edits[-1].applied(model):
+        alone, said = seconds(lambda: hf_generate(model, asked[-1][:1]))
+    assert said == found[-1][:1], "other tokens than the edited model alone"
+    name = f"{EDITS} edits of layer {layer} x {ASKED} {'shared' if shared else 'own'} prompts"
+    return [
+        row(name, "one edit at a time", batch * EDITS, own, claims[0], n=rounds, baseline_n=1),
+        row(name, "each prompt alone", alone * EDITS * ASKED, own, claims[1], n=rounds, baseline_n=1),
+    ], {}
+
+
+def refill(model: HookedModel, rounds: int) -> Measured:
+    """Answers of mixed length: slots refilled as rows end, against batches that run until their longest answer ends."""
+    rng, slots, n = random.Random(3), 8, 48
+    prompts = [model.token_ids(t) for t in texts(n, 8, 12, seed=3)]
+    free = decode.greedy(model.hf, model.unembedding, prompts, max_new_tokens=NEW, slots=SLOTS)
+    # Of a random model no token means the end: those are made the end that give answers of all lengths.
+    seen = sorted({token for answer in free for token in answer})
+    stops = rng.sample(seen, max(1, len(seen) // 40))
+
+    def refilled(batch: list[list[int]] = prompts, limit: int = NEW, end: list[int] = stops) -> list[list[int]]:
+        return decode.greedy(model.hf, model.unembedding, batch, max_new_tokens=limit, stop_ids=end, slots=slots)
+
+    answers = refilled()
+    order = sorted(range(n), key=lambda i: -len(prompts[i]))
+    batches = [order[i : i + slots] for i in range(0, n, slots)]
+    longest = [max(len(answers[i]) for i in batch) for batch in batches]
+
+    def static() -> None:
+        for batch, limit in zip(batches, longest, strict=True):
+            said = refilled([prompts[i] for i in batch], limit, [])
+            assert all(a[: len(answers[i])] == answers[i] for a, i in zip(said, batch, strict=True))
+
+    def dropping() -> None:
+        for batch in batches:
+            assert refilled([prompts[i] for i in batch]) == [answers[i] for i in batch]
+
+    calls = {"static": static, "refilled": refilled, "dropping": dropping}
+    took = medians(calls, rounds)
+    lengths = [len(a) for a in answers]
+    useful = sum(lengths) / sum(limit * len(batch) for limit, batch in zip(longest, batches, strict=True))
+    facts = {
+        "useful rows of the static batches": useful,
+        "ideal": 1 / useful,
+        "times cheaper by dropping ended rows alone": took["static"] / took["dropping"],
+        "tokens of the answers, quartiles": statistics.quantiles(lengths),
+    }
+    name = f"{n} answers of mixed length, {slots} slots"
+    return [row(name, "static batches", took["static"], took["refilled"], 1.5, n=rounds, baseline_n=rounds)], facts
+
+
+# ------------------------------------------------------------------------------------------------- the whole
+def whole(model: HookedModel, rounds: int, repeating: bool) -> Measured:
+    """Locate, edit, and answer 5 prompts before and after, against the plain loop; both are linear in the instances.
+
+    The plain loop reads both responses with whole forwards, edits with full forwards and backwards (one step, times
+    ten), and gives each prompt alone to `generate` (one before and one after, times five).
+    """
+    config, data = Dinm(layer=LAST), instances(INSTANCES)
+    prompts = texts(ASKED if repeating else INSTANCES * ASKED, seed=4)
+    asked = [prompts if repeating else prompts[ASKED * i :][:ASKED] for i in range(INSTANCES)]
+    stages: dict[str, float] = {}
+
+    def everything() -> tuple[list[WeightEdit], list[Tokens]]:
+        stages["locate"], _ = seconds(lambda: layer_distances(model, data, PAPER, 8))
+        stages["edit"], made = seconds(lambda: config.detoxify_many(model, data))
+        edits = [m.edit for m in made if m.edit is not None]
+        stages["answer"], found = seconds(lambda: ours(model, asked, edits, vanilla=True))
+        return edits, found
+
+    own, (edits, found) = seconds(everything, rounds)
+    pair = _encode(model, data[0], PAPER, 1000, 600)
+    tokens = [model.pad([list(line)], side="right") for line in pair.rows]
+    plain = {"locate": seconds(lambda: [model.logits(t) for t in tokens])[0]}
+    how = Format(**{f.name: getattr(config, f.name) for f in fields(Format)})
+    sequences = edit_sequence(model, data[0], how), constraint_sequence(model, data[0], how)
+    one, delta = seconds(lambda: plain_edit(model, config, *sequences, steps=1, everything=True))
+    [same] = replace(config, steps=1).detoxify(model, data[0]).edit.deltas.values()  # type: ignore[union-attr]
+    apart = float((delta - same).norm() / same.norm())
+    assert apart < 1e-2, f"first steps of the plain and the fast edit are {apart} apart"
+    before, said = seconds(lambda: hf_generate(model, asked[0][:1]))
+    assert said == found[INSTANCES][:1], "vanilla: other tokens than alone"
+    with edits[0].applied(model):
+        after, said = seconds(lambda: hf_generate(model, asked[0][:1]))
+    assert said == found[0][:1], "edited: other tokens than alone"
+    plain |= {"edit": one * config.steps, "answer": ASKED * (before + after)}
+    base = INSTANCES * sum(plain.values())
+    name = f"locate + edit + answer, {INSTANCES} instances, prompts {'repeat' if repeating else 'of their own'}"
+    facts = {
+        "plain loop, seconds an instance": plain,
+        "ours, seconds an instance": {stage: took / INSTANCES for stage, took in stages.items()},
+        "first steps of the edit apart, relative": apart,
+    }
+    return [row(name, "the plain loop", base, own, 10.0 if repeating else 6.0, n=rounds, baseline_n=1)], facts
+
+
+PARTS: dict[str, Callable[[HookedModel, int], Measured]] = {
+    **{case: partial(together, case=case) for case in CASES},
+    "refill": refill,
+    "whole": partial(whole, repeating=False),
+    "whole-repeating": partial(whole, repeating=True),
+    "product": product,
+    "edits-together": edits_together,
+    "bfloat16": sixteen_bits,
+    "profile": profile,
+}
+
+
+OF_SMALL = ("edits-together", "bfloat16")
+
+
+def main(parts: list[str], rounds: int) -> None:
+    """Measure parts in turn; each is written as it ends, beside those of earlier calls."""
+    for name in parts:
+        model = small_model() if name in OF_SMALL else model_a()
+        rows, facts = PARTS[name](model, rounds)
+        kept = read_json(FILE)["parts"] if FILE.exists() else {}
+        kept[name] = {"rows": rows, **facts, "commit": git_commit(), "versions": versions()}
+        machine = {"cpu": platform.machine(), "threads": torch.get_num_threads(), "unit": "process CPU seconds"}
+        write_json(FILE, {"model": MODEL, "prompt": PROMPT, "new tokens": NEW, "parts": kept, "machine": machine})
+        for one in rows:
+            claim = "" if one["claim"] is None else f", claim {one['claim']:g}: {'holds' if one['holds'] else 'MISSED'}"
+            print(f"{one['what']} against {one['against']}: {one['times cheaper']:.2f}x{claim}", flush=True)
+        for fact, value in facts.items():
+            print(f"  {fact}: {value}", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", action="append", choices=list(PARTS), help="Only this part; repeat.")
+    parser.add_argument("--rounds", type=int, default=1, help="Rounds of what is not scaled.")
+    asked = parser.parse_args()
+    main(asked.part or list(PARTS), asked.rounds)
