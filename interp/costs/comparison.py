@@ -18,7 +18,7 @@ from interp.mechanism.probe_data import load_probe_texts
 from interp.mechanism.swaps import BATCH
 from interp.models import HookedModel
 from interp.pipeline.edited import TOGETHER
-from interp.pipeline.run import method_config
+from interp.pipeline.run import configured
 from interp.pipeline.settings import Settings
 from interp.pipeline.study import CONVENTIONS, items_for, suffix_text
 from interp.records import Instance
@@ -125,8 +125,7 @@ def items_of_edits(plan: Planned) -> list[list[Item]]:
 
 def method_of(plan: Planned, name: str) -> Any:
     """A method's configuration as the run will have it."""
-    study: Any = plan  # of a study, what a configuration needs is here
-    return method_config(study, name)
+    return configured(plan.settings, name, plan.suffix, plan.convention, plan.layer)
 
 
 # ------------------------------------------------------------------------------------------------- stages

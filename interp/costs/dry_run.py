@@ -21,13 +21,16 @@ def dry_run(settings: Settings) -> list[str]:
     """The plan, one line each; nothing is computed and nothing written.
 
     Raises:
-        InputError: anything in settings or data that cannot be used. Models are not opened where their configuration
-            is enough: what is wrong with their weights is found by the run.
+        InputError: anything in settings or data that cannot be used. Weights are not opened where the configuration
+            is enough, nor models made elsewhere: what is wrong with them is found by the run.
     """
     benchmark, instances = open_data(settings)
     check_methods(settings, benchmark)
     outlined = None if is_demo(settings) else outline(settings)
-    plan = Planned(settings, benchmark, instances, outlined or open_model(settings, settings.model, "vanilla"))
+    model = outlined or open_model(settings, settings.model, "vanilla")
+    if settings.layer is not None:
+        model.check_layer(settings.layer)
+    plan = Planned(settings, benchmark, instances, model)
     parts = comparison_work(plan)
     lines = [f"plan of {len(instances)} instances, vanilla and {', '.join(s.name for s in settings.specs())}"]
     lines += stages(parts, total(comparison_work(plan, at_most=True)))

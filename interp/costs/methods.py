@@ -192,10 +192,16 @@ def locating(
 def _dinm(method: Dinm, model: HookedModel, instance: Instance, layer: int) -> Work:
     how = _format(method)
     learned = [len(edit_sequence(model, instance, how).inputs)]
-    watched = [len(constraint_sequence(model, instance, how).inputs)] if method.constrain else []
+    watched = [_constrained(method, model, instance)] if method.constrain else []
     if not method.fast:
         return method.steps * (passed(learned, learning=True) + passed(watched))
     return _steps([*learned, *watched], method.steps, model.n_layers, layer)
+
+
+def _constrained(method: Dinm, model: HookedModel, instance: Instance) -> int:
+    if method.constraint_on == "next token":  # said here again: the sequence itself would be put on the model's device
+        return min(_prompt(model, instance.knowledge.prompt, method.suffix), method.max_prompt)
+    return len(constraint_sequence(model, instance, _format(method)).inputs)
 
 
 def _steps(lengths: Sequence[int], steps: int, depth: int, layer: int) -> Work:

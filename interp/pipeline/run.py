@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import InputError
+from interp.locate import Convention
 from interp.mechanism.activations import record
 from interp.methods.base import Detoxified
 from interp.methods.dinm import Dinm
@@ -185,15 +186,28 @@ def train_on(study: Study, name: str, base: HookedModel, seconds: dict[str, floa
 
 
 def method_config(study: Study, name: str) -> Any:
-    """A method's configuration: the paper's, on the demo the one chosen on its val split, with `--set` on top."""
-    config = base_config(study.settings, name)
+    """A method's configuration in this comparison."""
+    return configured(study.settings, name, study.suffix, study.convention, study.layer)
+
+
+def configured(settings: Settings, name: str, suffix: str, convention: Convention, region: int) -> Any:
+    """A method's configuration: the paper's, on the demo the one chosen on its val split, with `--set` on top.
+
+    Args:
+        settings: of the comparison.
+        name: sft, dpo or dinm.
+        suffix: S.
+        convention: how layers are located.
+        region: 0-based layer of the toxic region, which edits go to unless each is to locate its own.
+    """
+    config = base_config(settings, name)
     if name == "dinm":
-        config = with_overrides(config, {"suffix": study.suffix})
+        config = with_overrides(config, {"suffix": suffix})
         # One region for all edits, so that their numbers are about the same matrix (the released code reuses the first
         # instance's layer for all); the paper locates per instance, which is the option.
-        layer = None if study.settings.per_instance else study.layer
-        config = replace(config, convention=study.convention, layer=layer)
-    return with_overrides(config, study.settings.method_overrides().get(name, {}))
+        layer = None if settings.per_instance else region
+        config = replace(config, convention=convention, layer=layer)
+    return with_overrides(config, settings.method_overrides().get(name, {}))
 
 
 def base_config(settings: Settings, name: str) -> Any:
