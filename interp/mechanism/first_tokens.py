@@ -132,7 +132,7 @@ def _first_tokens_words(finding: Finding) -> str:
         total = totals.series[ANSWERS[0]][i]
         if total is None or total.value == 0:
             continue
-        if (e := unsafe.series[key][i]) is None:
+        if (e := unsafe.series[key][i]) is None or total.value < MIN_TOTAL:  # of several edits some may pass
             little.append(f"{model} ({total.value:.2g} nats an answer)")
             continue
         control = harmless.series[key][i] if harmless is not None else None
