@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: small models are else decoded by two loops side by side
 
 import numpy as np
+import sklearn.linear_model  # noqa: F401  # else the first probe would pay for it
 import torch
 from common import RESULTS, cpu_seconds, instances, model_a
 from scipy import stats
@@ -99,20 +100,25 @@ Seconds = dict[str, list[float]]
 
 
 # ------------------------------------------------------------------------------------------------- measuring
-def measure(point: Point, repeats: int) -> Seconds:
-    """CPU seconds of every operation at one point; the operations take turns within each repeat."""
-    model = model_a(point.layers, point.width, point.width * 8 // 3)
-    data = instances(point.instances, (point.prompt - 1,) * 2, (ANSWER,) * 2)  # the BOS is a token, too
-    found: Seconds = {name: [] for name in OPERATIONS}
-    calls = operations(model, data, point)
-    for name in WARM:
-        calls[name]()  # what is made once per model or on first use is no part of any operation
-    for repeat in range(repeats):
-        for name, call in calls.items():
-            found[name].append(cpu_seconds(call))
-        found["SFT step"].append(step_seconds(Sft(steps=3, batch_size=len(data), seed=repeat), model, data))
-        found["DPO step"].append(step_seconds(Dpo(steps=3, batch_size=len(data), seed=repeat), model, data))
-    return found
+class Bench:
+    """One point: its model and data, made once, and what was measured so far."""
+
+    def __init__(self, point: Point) -> None:
+        self.model = model_a(point.layers, point.width, point.width * 8 // 3)
+        self.data = instances(point.instances, (point.prompt - 1,) * 2, (ANSWER,) * 2)  # the BOS is a token, too
+        self.calls = operations(self.model, self.data, point)
+        self.seconds: Seconds = {name: [] for name in OPERATIONS}
+
+    def measure(self) -> None:
+        """Every operation once. What is made once per model or on first use is no part of any: a round warms up."""
+        if not self.seconds[PLAIN]:
+            for name in WARM:
+                self.calls[name]()
+        for name, call in self.calls.items():
+            self.seconds[name].append(cpu_seconds(call))
+        size, seed = len(self.data), len(self.seconds["SFT step"])
+        for name, method in (("SFT step", Sft), ("DPO step", Dpo)):
+            self.seconds[name].append(step_seconds(method(steps=3, batch_size=size, seed=seed), self.model, self.data))
 
 
 def operations(model: HookedModel, data: list[Instance], point: Point) -> dict[str, Callable[[], Any]]:
@@ -173,35 +179,34 @@ def step_seconds(method: Sft | Dpo, model: HookedModel, data: list[Instance]) ->
     return statistics.median(b - a for a, b in pairwise(at[1:]))
 
 
-def measure_all(axes: Mapping[str, tuple[str, tuple[int, ...]]], repeats: int) -> dict[str, Any]:
-    """Every point once, the base one too: {"points": {axis: {value: seconds}}, ...}, plain JSON types."""
-    known: dict[Point, Seconds] = {}
+def rounds(axes: Mapping[str, tuple[str, tuple[int, ...]]], repeats: int) -> Iterator[dict[str, Any]]:
+    """Measure every point once, then all of them again: what the machine does meanwhile meets all sizes alike.
+
+    Yields after each round all that was measured: {"seconds": {axis: {value: seconds}}, ...}, plain JSON types.
+    """
     commit = git_commit()  # as it was when measuring began
-    found: dict[str, dict[str, Seconds]] = {}
-    for axis, (label, values) in axes.items():
-        found[axis] = {}
-        for value in values:
-            point = replace(BASE, **{axis: value})
-            started = time.perf_counter()
-            if point not in known:
-                known[point] = measure(point, repeats)
-                print(f"{label}: {value} ({time.perf_counter() - started:.0f} s)", file=sys.stderr, flush=True)
-            found[axis][str(value)] = known[point]
-    return {
-        "seconds": found,
-        "base": vars(BASE),
-        "repeats": repeats,
-        "facts": {
-            "base point": f"{BASE.layers} blocks, d_model {BASE.width}, prompts of {BASE.prompt} tokens, "
-            f"{BASE.instances} instances",
-            "model": "random Llama, float32, d_mlp 8/3 d_model, 12 heads, vocabulary 8000",
-            "time": "process CPU seconds, one thread",
-            "whole run": f"{time.process_time() / 60:.0f} CPU minutes",
-            "torch": versions()["torch"],
-            "transformers": versions()["transformers"],
-            "commit": commit,
-        },
-    }
+    points = {axis: {v: replace(BASE, **{axis: v}) for v in values} for axis, (_, values) in axes.items()}
+    benches = {point: Bench(point) for own in points.values() for point in own.values()}
+    for done in range(1, repeats + 1):
+        for n, bench in enumerate(benches.values(), start=1):
+            bench.measure()
+            told = f"round {done} of {repeats}, point {n} of {len(benches)}, {time.process_time():.0f} CPU s"
+            print(told, file=sys.stderr, flush=True)
+        yield {
+            "seconds": {a: {str(v): benches[p].seconds for v, p in own.items()} for a, own in points.items()},
+            "base": vars(BASE),
+            "repeats": done,
+            "facts": {
+                "base point": f"{BASE.layers} blocks, d_model {BASE.width}, prompts of {BASE.prompt} tokens, "
+                f"{BASE.instances} instances",
+                "model": "random Llama, float32, d_mlp 8/3 d_model, 12 heads, vocabulary 8000",
+                "time": "process CPU seconds, one thread",
+                "whole run": f"{time.process_time() / 60:.0f} CPU minutes",
+                "torch": versions()["torch"],
+                "transformers": versions()["transformers"],
+                "commit": commit,
+            },
+        }
 
 
 # ------------------------------------------------------------------------------------------------- reading
@@ -267,13 +272,14 @@ def main() -> int:
         return 1 if lines else 0
     if given.quick:
         axes = {a: (label, tuple(sorted({values[1], getattr(BASE, a)}))) for a, (label, values) in AXES.items()}
-        print(markdown(growth_of(measure_all(axes, 1))))
+        print(markdown(growth_of(next(rounds(axes, 1)))))
         return 0
-    raw = measure_all(AXES, given.repeats)
-    growth = growth_of(raw)
-    write_json(RESULTS / "growth.json", raw)
-    write_text(RESULTS / "growth.md", markdown(growth))
-    print(markdown(growth), save(growth, FOLDER).note, sep="\n")
+    for raw in rounds(AXES, given.repeats):  # written after each, so that a run that is stopped has fewer repeats
+        growth = growth_of(raw)
+        write_json(RESULTS / "growth.json", raw)
+        write_text(RESULTS / "growth.md", markdown(growth))
+        note = save(growth, FOLDER).note
+    print(markdown(growth), note, sep="\n")
     return 0
 
 

@@ -194,7 +194,8 @@ def comparison_memory(plan: Planned) -> dict[str, int]:
     for name in trainings(plan):
         method = method_of(plan, name)
         longest = max(training_lengths(method, plan.model, plan.benchmark.train))
-        sizes[f"{name}: training"] = held * shape.weights + shape.training(method, longest, name == "dpo")
+        beside = 2 if name == "dpo" and settings.dpo_from == "sft" else 1  # what is open beside the copy under training
+        sizes[f"{name}: training"] = beside * shape.weights + shape.training(method, longest, name == "dpo")
     return resident(sizes, bool(trainings(plan)))
 
 
