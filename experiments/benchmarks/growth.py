@@ -271,7 +271,7 @@ def main() -> int:
         print("\n".join(lines) or "growth: as committed")
         return 1 if lines else 0
     if given.quick:
-        axes = {a: (label, tuple(sorted({values[1], getattr(BASE, a)}))) for a, (label, values) in AXES.items()}
+        axes = {a: (label, tuple(sorted({*values[:2], getattr(BASE, a)})[-2:])) for a, (label, values) in AXES.items()}
         print(markdown(growth_of(next(rounds(axes, 1)))))
         return 0
     for raw in rounds(AXES, given.repeats):  # written after each, so that a run that is stopped has fewer repeats
