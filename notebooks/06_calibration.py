@@ -42,7 +42,8 @@ print(*summary(calibration), sep="\n")
 # %% [markdown]
 # ## Which verdict can be trusted
 #
-# Thresholds were chosen on one half of the plants (pale); dark bars are the other half. The paper's two measures, the
+# Thresholds were chosen on one half of the plants (pale); the other bars are the held-out half, and plants made after
+# everything had been fixed. The paper's two measures, the
 # toxicity of the region and the shift of its inputs, know only three answers; the right panel asks them for no more.
 
 # %%

@@ -52,6 +52,7 @@ def main(
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts in a batch.")] = 8,
     seed: Seed = 0,
     tasks: Annotated[str, typer.Option(help="Tasks of lm-evaluation-harness, with commas (extra lm-eval).")] = "",
+    tasks_from: Annotated[Path | None, typer.Option(help="Folder with further tasks of the harness (YAML).")] = None,
 ) -> None:
     """Ask one model harmless things, and score it. Exit code 2 means bad input."""
     import json
@@ -107,7 +108,7 @@ def main(
         typer.echo(f"{cut} of {len(responses)} answers were cut at the token limit")
     if tasks:
         names = [name.strip() for name in tasks.split(",") if name.strip()]
-        result["harness"] = run_harness(opened, names, limit=n, batch_size=batch_size, seed=seed)
+        result["harness"] = run_harness(opened, names, limit=n, batch_size=batch_size, include=tasks_from, seed=seed)
         typer.echo(json.dumps(result["harness"], indent=1, default=str))
     write_json(out / "general.json", json.loads(json.dumps(result, default=str)))
 

@@ -27,6 +27,7 @@ def run_harness(
     limit: int | None = None,
     batch_size: int | str = 8,
     folder: Path | None = None,
+    include: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Scores of the harness, by task, as it gives them (`results` of `simple_evaluate`).
@@ -39,26 +40,40 @@ def run_harness(
         num_fewshot: examples before each question; the task's own number by default.
         limit: at most so many documents of each task.
         folder: where to keep the checkpoint; a temporary one by default.
+        include: a folder with definitions of further tasks (YAML), e.g. of local files.
 
     Raises:
-        InputError: the harness is not installed, no tasks, or as `WeightEdit.applied` and `HookedModel.save`.
+        InputError: the harness is not installed, no tasks, one that it does not know, no such folder, or as
+            `WeightEdit.applied` and `HookedModel.save`.
     """
     if not tasks:
         raise InputError("expected at least one task of lm-evaluation-harness, got none")
     try:
-        from lm_eval import simple_evaluate  # type: ignore[import-not-found]
+        import lm_eval
+        from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise InputError(f"lm-evaluation-harness is not installed: {INSTALL}") from error
+    if include is not None and not include.is_dir():
+        raise InputError(f"expected a folder with tasks of lm-evaluation-harness, got {include}")
+    # Reading all of the harness's own definitions takes long: only where the folder does not hold what is asked for.
+    manager = TaskManager(include_path=str(include), include_defaults=False) if include else None
+    if manager is None or not all(manager.match_tasks([task]) for task in tasks):
+        manager = TaskManager(include_path=str(include) if include else None)
+    unknown = [task for task in tasks if not manager.match_tasks([task])]
+    if unknown:
+        raise InputError(f"lm-evaluation-harness knows no task {', '.join(map(repr, unknown))}")
     with ExitStack() as stack:
         where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "model"
         if edit is None:
             model.save(where)
         else:
             edit.merge(model, where)
-        found = simple_evaluate(
+        evaluate: Any = lm_eval.simple_evaluate  # its annotations do not hold what it takes
+        found = evaluate(
             model="hf",
             model_args={"pretrained": str(where), "dtype": str(model.dtype).removeprefix("torch.")},
             tasks=list(tasks),
+            task_manager=manager,
             num_fewshot=num_fewshot,
             limit=limit,
             batch_size=batch_size,

@@ -1,7 +1,8 @@
-"""Tasks at scale go through lm-evaluation-harness, which is not installed here: what it would be given is checked."""
+"""Tasks at scale go through lm-evaluation-harness: the real one on a local task; what it is given, by a stand-in."""
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
 from interp.evaluation import run_harness
+from interp.evaluation.__main__ import run
 from interp.models import HookedModel
+from interp.safeedit import load
 
 
 @pytest.fixture
@@ -26,9 +29,19 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(asked)
         return {"results": {"triviaqa": {"exact_match,none": 0.5}}}
 
+    class TaskManager:
+        def __init__(self, include_path: str | None = None, include_defaults: bool = True) -> None:
+            self.include_path = include_path
+
+        def match_tasks(self, tasks: list[str]) -> list[str]:
+            return [task for task in tasks if task == "triviaqa"]
+
     module: Any = types.ModuleType("lm_eval")
     module.simple_evaluate = simple_evaluate
+    tasks: Any = types.ModuleType("lm_eval.tasks")
+    tasks.TaskManager = TaskManager
     monkeypatch.setitem(sys.modules, "lm_eval", module)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", tasks)
     return calls
 
 
@@ -66,3 +79,53 @@ def test_a_harness_without_results_is_told(llama: Any, installed: list, monkeypa
     monkeypatch.setattr(sys.modules["lm_eval"], "simple_evaluate", lambda **_: None)
     with pytest.raises(InputError, match="gave no results"):
         run_harness(llama, ["triviaqa"])
+
+
+def test_an_unknown_task_or_folder_is_named(llama: Any, installed: list, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="knows no task 'trivia'"):
+        run_harness(llama, ["triviaqa", "trivia"])
+    with pytest.raises(InputError, match="expected a folder with tasks"):
+        run_harness(llama, ["triviaqa"], include=tmp_path / "none")
+    assert not installed
+
+
+TASK = """\
+task: demo_facts
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {file}
+test_split: test
+output_type: generate_until
+doc_to_text: "User: {{{{question}}}}\\nAssistant:"
+doc_to_target: " {{{{answer}}}}"
+generation_kwargs:
+  until: ["\\n"]
+  max_gen_toks: 16
+metric_list:
+  - metric: exact_match
+    aggregation: mean
+    higher_is_better: true
+    ignore_case: true
+    ignore_punctuation: true
+"""
+
+
+@pytest.mark.filterwarnings("ignore")  # the harness's own, and those of what it imports
+def test_the_real_harness_asks_the_demo_its_facts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+    facts = load().facts[:24]
+    file = tmp_path / "facts.jsonl"
+    file.write_text("".join(json.dumps({"question": f.prompt, "answer": f.answers[0]}) + "\n" for f in facts))
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "demo_facts.yaml").write_text(TASK.format(file=file))
+    out = tmp_path / "out"
+    code = run(["demo", "--tasks", "demo_facts", "--tasks-from", str(folder), "--out", str(out)])
+    assert code == 0, capsys.readouterr().err
+    found = json.loads((out / "general.json").read_text())["harness"]["demo_facts"]
+    assert found["exact_match,none"] > 0.9
+    assert found["sample_len"] == 24
