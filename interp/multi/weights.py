@@ -109,8 +109,8 @@ class RowWeights:
         plain = _with(self.model, layer, {})
 
         def forward(h_down: Tensor) -> Tensor:
-            # One product for each edit: as fast as one batched product over the stack (experiments/benchmarks/decode),
-            # which would pad the groups, and rounds otherwise than the edited model alone.
+            # One product for each edit: within a tenth of a batched one over the stack, which would have to pad groups
+            # of unequal size; base and deltas apart round otherwise and take longer (experiments/benchmarks/decode.py).
             groups, others = self._chosen.rows[layer]
             out = h_down.new_empty((*h_down.shape[:-1], self.model.d_model))
             for module, rows in [*groups, *([(plain, others)] if len(others) else [])]:
