@@ -16,6 +16,9 @@ MODELS = {"demo": MODEL_DIR, "demo-llama": LLAMA_DIR}
 EVALUATION = Path(__file__).parent / "evaluation.json"
 """The recorded evaluation of the shipped model (`python -m interp.demo.evaluate`)."""
 
+RETRAINED = Path(__file__).parent / "retrained.json"
+"""Shares of models that the same script made with other instruction sets: how far trainings lie apart."""
+
 LLAMA_EVALUATION = Path(__file__).parent / "llama_evaluation.json"
 """That of the Llama shape."""
 

@@ -8,7 +8,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from interp.demo import EVALUATION, LLAMA_DIR, LLAMA_EVALUATION, MODEL_DIR, SUFFIX, lexicon, pretrain, world
+from interp.demo import EVALUATION, LLAMA_DIR, LLAMA_EVALUATION, MODEL_DIR, RETRAINED, SUFFIX, lexicon, pretrain, world
 from interp.demo import evaluate as ev
 from interp.demo import grammar as g
 from interp.errors import InputError
@@ -127,6 +127,18 @@ def test_a_wrong_record_is_named():
         "KQA",
     ]
     assert len(ev.differences(good, good | {"shares": {"new": good["shares"]["KQA"]}})) == 1
+
+
+def test_a_model_made_anew_is_held_to_the_recorded_trainings():
+    recorded = json.loads(EVALUATION.read_text())
+    trainings = json.loads(RETRAINED.read_text())["trainings"]
+    assert len({recorded["sha256"], *(run["sha256"] for run in trainings)}) == 3
+    for run in trainings:
+        assert ev.retraining_differences(recorded, trainings, run) == []
+    name = "refusal, attack, without S"
+    broken = {"shares": {name: recorded["shares"][name] | {"value": recorded["shares"][name]["value"] + 10}}}
+    [line] = ev.retraining_differences(recorded, trainings, broken)
+    assert line.startswith(name)
 
 
 def test_a_missing_model_is_one_line_and_exit_code_2(tmp_path):
