@@ -81,14 +81,22 @@ def together(model: HookedModel, rounds: int, case: str) -> Measured:
     ], {}
 
 
+def _length(answer: list[int], stops: list[int]) -> int:
+    """Tokens up to the first stop."""
+    return next((i for i, token in enumerate(answer, 1) if token in stops), len(answer))
+
+
 def refill(model: HookedModel, rounds: int) -> Measured:
     """Answers of mixed length: slots refilled as rows end, against batches that run until their longest answer ends."""
     rng, slots, n = random.Random(3), 8, 48
     prompts = [model.token_ids(t) for t in texts(n, 8, 12, seed=3)]
     free = decode.greedy(model.hf, model.unembedding, prompts, max_new_tokens=NEW, slots=SLOTS)
-    # Of a random model no token means the end: those are made the end that give answers of all lengths.
+    # Of a random model no token means the end: tokens are made one, in random order, until half of the answers end
+    # within half of the limit. That sets the mix of lengths and looks at no time.
     seen = sorted({token for answer in free for token in answer})
-    stops = rng.sample(seen, max(1, len(seen) // 40))
+    waiting, stops = rng.sample(seen, len(seen)), []
+    while statistics.median(_length(answer, stops) for answer in free) > NEW // 2:
+        stops.append(waiting.pop())
 
     def refilled(batch: list[list[int]] = prompts, limit: int = NEW, end: list[int] = stops) -> list[list[int]]:
         return decode.greedy(model.hf, model.unembedding, batch, max_new_tokens=limit, stop_ids=end, slots=slots)
