@@ -6,8 +6,9 @@ of one finding share one colour scale per unit. What a panel holds is drawn in `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from interp.plots import finding_panels as panels
 from interp.plots.canvas import (
@@ -41,8 +42,10 @@ AXIS = 12
 def draw_finding(finding: Finding) -> Drawn | None:
     """The finding's figure, `deep_<name>`, with its caption; None where it has nothing to draw.
 
-    Panels of half the width stand in pairs, what needs more room takes a whole line, grids stand side by side.
+    Panels of half the width stand in pairs, what needs more room takes a whole line, grids stand side by side. Bars of
+    which none could be measured are left to the words.
     """
+    finding = replace(finding, bars=tuple(panel for panel in finding.bars if _measured(panel)))
     if not (finding.curves or finding.bars or finding.grids):
         return None
     alone = len(finding.curves) + len(finding.bars) == 1 and not finding.grids
@@ -68,6 +71,10 @@ def draw_finding(finding: Finding) -> Drawn | None:
 def draw_findings(findings: Sequence[Finding]) -> tuple[Drawn, ...]:
     """Every finding that has something to draw, in order."""
     return tuple(drawn for drawn in map(draw_finding, findings) if drawn is not None)
+
+
+def _measured(panel: Bars) -> bool:
+    return any(e is not None and math.isfinite(e.value) for values in panel.series.values() for e in values)
 
 
 # ------------------------------------------------------------------------------------------- blocks

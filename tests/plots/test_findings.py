@@ -236,3 +236,14 @@ def test_percentages_that_end_at_100_have_no_tick_above_it_and_marked_places_are
     assert drawn is not None
     assert drawn.figure.layout.yaxis.range[1] < 105
     assert any("dotted: located, 1" in a.text for a in drawn.figure.layout.annotations)
+
+
+def test_bars_of_which_none_could_be_measured_are_left_to_the_words() -> None:
+    lost = Estimate(math.nan, math.nan, math.nan, 0, "%", "nothing to divide")
+    nothing = replace(columns("Nothing to divide"), series={"first": (lost, None, lost), "later": (None, None, None)})
+    with_it, without = finding(bars=(columns(), nothing)), finding(bars=(columns(),))
+    drawn, expected = draw_finding(with_it), draw_finding(without)
+    assert drawn is not None
+    assert expected is not None
+    assert canonical.dumps(drawn.figure) == canonical.dumps(expected.figure)
+    assert draw_finding(finding(bars=(nothing,))) is None
