@@ -27,6 +27,8 @@ class EditStore(Sequence[WeightEdit]):
         self.held = 0
         """Bytes of the deltas in memory."""
         self._folder = folder
+        self._made = folder is not None and not folder.exists()
+        """Whether the folder was not there before: then it goes with what is in it."""
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._edits: list[WeightEdit | Path] = []
         self._sizes: list[dict[str, int]] = []
@@ -85,8 +87,8 @@ class EditStore(Sequence[WeightEdit]):
         """Delete what was written; the edits on disk cannot be read any more."""
         for file in self._own:
             file.unlink(missing_ok=True)
-        if self._own and not any(self._own[0].parent.iterdir()):
-            self._own[0].parent.rmdir()
+        if self._own and self._made and self._folder is not None and not any(self._folder.iterdir()):
+            self._folder.rmdir()
         self._own.clear()
         if self._temporary is not None:
             self._temporary.cleanup()

@@ -398,6 +398,8 @@ def test_an_interrupt_ends_with_130_and_one_line(tmp_path: Path) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "interp.safeedit", *endpoint_command(stub.url, tmp_path / "b")],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            # What is started in the background of a script inherits that interrupts are ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         deadline = time.monotonic() + 60
         while not stub.bodies and time.monotonic() < deadline:
