@@ -181,3 +181,19 @@ def llama(tiny_models):
 def texts() -> list[str]:
     """Four texts of different lengths, all within the tiny context."""
     return list(TEXTS)
+
+
+@pytest.fixture
+def spilled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many edits were on disk alone, for each store of edits when it is closed."""
+    from interp.multi import EditStore
+
+    found: list[int] = []
+    close = EditStore.close
+
+    def counted(store: EditStore) -> None:
+        found.append(store.spilled)
+        close(store)
+
+    monkeypatch.setattr(EditStore, "close", counted)
+    return found

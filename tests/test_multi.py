@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
@@ -176,7 +178,7 @@ def test_edits_over_the_budget_lie_on_disk_and_answer_the_same(
     monkeypatch.setattr(RowWeights, "__init__", counted)
     with EditStore(edits, budget, tmp_path) as store:
         assert store.spilled == spilled
-        assert len(list(tmp_path.glob("*.safetensors"))) == spilled
+        assert len(list(tmp_path.glob("spilled-*/*.safetensors"))) == spilled
         assert store.held <= (budget or 5 * SIZE)
         assert generate_edited(model, prompts, which, store, max_new_tokens=6) == expected
         for kept, edit in zip(store, edits, strict=True):
@@ -185,6 +187,52 @@ def test_edits_over_the_budget_lie_on_disk_and_answer_the_same(
     assert list(tmp_path.iterdir()) == []
     assert len(made) == groups
     assert max(made) <= max(budget or 5 * SIZE, SIZE)
+
+
+def test_matrices_of_one_group_are_let_go_before_the_next_are_laid_out(make_model, texts, monkeypatch):
+    model, alive, most = make_model("llama"), [], []
+    init = RowWeights.__init__
+
+    def watched(self, model, edits, chosen=None, force=False):
+        init(self, model, edits, chosen, force)
+        alive.append(weakref.ref(self))
+        most.append(sum(ref() is not None for ref in alive))
+
+    monkeypatch.setattr(RowWeights, "__init__", watched)
+    store = EditStore([edit_of(model, 2, seed) for seed in range(4)], budget=SIZE)
+    with store:
+        generate_edited(model, texts, [0, 1, 2, 3], store, max_new_tokens=2)
+    assert most == [1, 1, 1, 1]
+
+
+def test_two_stores_below_one_folder_keep_apart(make_model, tmp_path):
+    model = make_model("llama")
+    first, second = (edit_of(model, 1, seed) for seed in (0, 1))
+    name = model.value_name(1)
+    with EditStore([first], 0, tmp_path / "new") as one, EditStore([second], 0, tmp_path / "new") as other:
+        assert torch.equal(one[0].deltas[name], first.deltas[name])
+        assert torch.equal(other[0].deltas[name], second.deltas[name])
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_hook_on_the_edited_module_is_called_once_for_all_rows(make_model, texts):
+    model, seen = make_model("llama"), []
+    edits = [edit_of(model, 2, seed) for seed in (0, 1)]
+    handle = model.value_module(2).register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    try:
+        generate_edited(model, texts[:3], [0, 1, None], edits, max_new_tokens=1)
+    finally:
+        handle.remove()
+    assert seen == [3]
+
+
+def test_an_edit_of_a_bias_that_the_model_lacks_is_refused_in_one_line(make_model, texts):
+    model = make_model("llama")
+    name = model.value_name(1).removesuffix("weight") + "bias"
+    lacking = WeightEdit({name: torch.ones(32)}, Provenance("random", model.source, model.weight_hash()))
+    assert not shareable(model, lacking)
+    with pytest.raises(InputError, match="bias"):
+        generate_edited(model, texts[:1], [0], [lacking], max_new_tokens=1)
 
 
 def test_an_edit_that_is_on_disk_already_is_read_from_there_and_stays(make_model, tmp_path):

@@ -154,7 +154,7 @@ def edit_and_answer(bench: Bench, unit: Unit, broken: Sequence[int] = ()) -> Non
     assert method is not None
     cost = Cost()
     made: list[Detoxified] = []
-    with EditStore(budget=bench.delta_memory, folder=bench.run.path / f"{unit.file}.spilled") as edits:
+    with EditStore(budget=bench.delta_memory, folder=bench.run.path) as edits:
         with cost.stage("edit", bench.vanilla):
             for instance in unit.instances:
                 one = method.detoxify(bench.vanilla, instance)

@@ -66,13 +66,11 @@ def generate_edited(
     def layer_of(edit: int | None) -> int:
         return model.n_layers if edit is None else min(names[name] for name in store.sizes(edit))
 
-    waves = store.waves(together, model.dtype.itemsize) or [[]]
-    for number, wave in enumerate(waves):
-        own = {*wave, None} if number == 0 else set(wave)
-        rows = [i for i, edit in enumerate(which) if edit in own]
+    def decode(wave: list[int], rows: list[int]) -> None:
+        # In a function of its own: one group's matrices are let go before the next one's are laid out.
         weights = RowWeights(model, store, wave, force)
 
-        def choose(batch: list[int], rows: list[int] = rows, weights: RowWeights = weights) -> None:
+        def choose(batch: list[int]) -> None:
             weights.choose([which[rows[i]] for i in batch])
 
         with weights.applied():
@@ -82,6 +80,10 @@ def generate_edited(
                 shared = SharedPrompts(model, [layer_of(which[i]) for i in rows])
                 with shared.applied():
                     generate(rows, rows=choose, shared=shared)
+
+    for number, wave in enumerate(store.waves(together, model.dtype.itemsize) or [[]]):
+        own = {*wave, None} if number == 0 else set(wave)
+        decode(wave, [i for i, edit in enumerate(which) if edit in own])
     for index in asked:
         if index not in together:
             with store[index].applied(model, force):

@@ -21,18 +21,17 @@ class EditStore(Sequence[WeightEdit]):
         Args:
             budget: bytes of float32 deltas held in memory, and as many again of edited matrices while they decode;
                 None is no bound.
-            folder: where the others go; a temporary folder by default. `close` deletes what was written there.
+            folder: below it the others go, in a folder of this store's own; the system's temporary folder by default.
+                `close` deletes what was written there.
         """
         self.budget = budget
         self.held = 0
         """Bytes of the deltas in memory."""
-        self._folder = folder
-        self._made = folder is not None and not folder.exists()
-        """Whether the folder was not there before: then it goes with what is in it."""
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._below = folder
+        self._own: tempfile.TemporaryDirectory[str] | None = None
+        """Where this store writes, from the first edit on that finds no room."""
         self._edits: list[WeightEdit | Path] = []
         self._sizes: list[dict[str, int]] = []
-        self._own: list[Path] = []
         for edit in edits:
             self.add(edit)
 
@@ -51,8 +50,7 @@ class EditStore(Sequence[WeightEdit]):
         elif file is not None:
             self._edits.append(file)
         else:
-            self._own.append(edit.save(self._where() / f"spilled-{len(self._edits)}.safetensors"))
-            self._edits.append(self._own[-1])
+            self._edits.append(edit.save(self._where() / f"{len(self._edits)}.safetensors"))
 
     def __len__(self) -> int:
         return len(self._edits)
@@ -85,13 +83,9 @@ class EditStore(Sequence[WeightEdit]):
 
     def close(self) -> None:
         """Delete what was written; the edits on disk cannot be read any more."""
-        for file in self._own:
-            file.unlink(missing_ok=True)
-        if self._own and self._made and self._folder is not None and not any(self._folder.iterdir()):
-            self._folder.rmdir()
-        self._own.clear()
-        if self._temporary is not None:
-            self._temporary.cleanup()
+        if self._own is not None:
+            self._own.cleanup()
+            self._own = None
 
     def __enter__(self) -> EditStore:
         return self
@@ -100,7 +94,8 @@ class EditStore(Sequence[WeightEdit]):
         self.close()
 
     def _where(self) -> Path:
-        if self._folder is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="interp-edits-")
-            self._folder = Path(self._temporary.name)
-        return self._folder
+        if self._own is None:
+            if self._below is not None:
+                self._below.mkdir(parents=True, exist_ok=True)
+            self._own = tempfile.TemporaryDirectory(prefix="spilled-", dir=self._below)
+        return Path(self._own.name)

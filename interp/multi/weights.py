@@ -26,9 +26,8 @@ def value_names(model: HookedModel) -> dict[str, int]:
     """Name of a parameter of a W_V module -> its layer."""
     names = {}
     for layer in range(model.n_layers):
-        name = model.value_name(layer)
-        names[name] = layer
-        names[name.removesuffix("weight") + "bias"] = layer
+        stem = model.value_name(layer).removesuffix("weight")
+        names |= {stem + leaf: layer for leaf, _ in model.value_module(layer).named_parameters()}
     return names
 
 
@@ -127,9 +126,11 @@ def _stack(model: HookedModel, name: str, n: int) -> Tensor:
 
 
 def _with(model: HookedModel, layer: int, parameters: Mapping[str, nn.Parameter]) -> nn.Module:
-    """W_V's module of one layer with other parameters; what is not among them is shared."""
+    """W_V's module of one layer with other parameters; what is not among them is shared, and hooks stay with it."""
     plain, name = model.value_module(layer), model.value_name(layer)
     twin = copy.deepcopy(plain, {id(p): p for p in plain.parameters()})  # type: ignore[arg-type]
+    for hooks in (twin._forward_hooks, twin._forward_pre_hooks):  # the plain module calls them around its stand-in
+        hooks.clear()
     for full, parameter in parameters.items():
         setattr(twin, full.removeprefix(name.removesuffix("weight")), parameter)
     return twin

@@ -8,20 +8,11 @@ import pytest
 
 from benchmark.conftest import RESULTS, SMALL, UNITS
 from interp.benchmark.__main__ import run
-from interp.multi import EditStore
 
 
 def test_edits_over_the_budget_wait_on_disk_and_the_answers_are_the_same(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, spilled: list[int]
 ) -> None:
-    spilled: list[int] = []
-    close = EditStore.close
-
-    def counted(store: EditStore) -> None:
-        spilled.append(store.spilled)
-        close(store)
-
-    monkeypatch.setattr(EditStore, "close", counted)
     folder = tmp_path / "run"
     assert run([*SMALL, "--delta-memory", "1KiB", "--out", str(folder)]) == 0
     assert spilled == [2] * UNITS  # both edits of each unit

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from small_run import SMALL
 
 from interp.compare import run
-from interp.multi import EditStore
 
 
 def test_edits_over_the_budget_are_read_from_the_run_folder_and_answer_the_same(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, spilled: list[int]
 ) -> None:
-    spilled: list[int] = []
-    close = EditStore.close
-
-    def counted(store: EditStore) -> None:
-        spilled.append(store.spilled)
-        close(store)
-
-    monkeypatch.setattr(EditStore, "close", counted)
     out = tmp_path / "run"
     assert run(["dinm", *SMALL, "--delta-memory", "1KiB", "--out", str(out)]) == 0
     assert spilled == [3]
