@@ -13,7 +13,7 @@ from interp.evaluation.divergence import (
     own_answers,
 )
 from interp.evaluation.entropy import fluency, ngram_entropy
-from interp.evaluation.harness import run_harness
+from interp.evaluation.harness import HarnessTasks, find_tasks, run_harness
 from interp.evaluation.items import BENIGN, CSUM, KQA, WRAPPED, Item, by_owner, plan, plan_general
 from interp.evaluation.knowledge import exact_match, load_questions
 from interp.evaluation.performance import general, matches
@@ -28,6 +28,7 @@ __all__ = [
     "KQA",
     "WRAPPED",
     "Answered",
+    "HarnessTasks",
     "Item",
     "Moved",
     "answer_kl",
@@ -36,6 +37,7 @@ __all__ = [
     "by_owner",
     "defense_scores",
     "exact_match",
+    "find_tasks",
     "fluency",
     "general",
     "gold_answers",

@@ -63,6 +63,7 @@ def main(
     from interp.endpoint import EndpointSettings
     from interp.evaluation import (
         answer_kl,
+        find_tasks,
         general,
         own_answers,
         plan_general,
@@ -78,6 +79,9 @@ def main(
         raise InputError("expected something to measure: --kqa, --csum, --xstest or --tasks")
     if vanilla and not (kqa or xstest):
         raise InputError("--vanilla compares answers to --kqa or --xstest; give one of them")
+    if tasks_from and not tasks:
+        raise InputError("--tasks-from holds definitions of --tasks; give their names")
+    harness = find_tasks([t.strip() for t in tasks.split(",") if t.strip()], tasks_from) if tasks else None
     asked = with_files(Benchmark("general performance"), kqa, csum, xstest)
     endpoint = EndpointSettings.given(base_url, key_env, max_requests)
     opened_judge = judges.load(judge, asked, safe_label=judge_safe_label, endpoint=endpoint, usage=out / "usage.jsonl")
@@ -106,11 +110,16 @@ def main(
         for record in found:
             _show(record)
         typer.echo(f"{cut} of {len(responses)} answers were cut at the token limit")
-    if tasks:
-        names = [name.strip() for name in tasks.split(",") if name.strip()]
-        result["harness"] = run_harness(opened, names, limit=n, batch_size=batch_size, include=tasks_from, seed=seed)
+
+    def keep() -> None:
+        write_json(out / "general.json", json.loads(json.dumps(result, default=str)))
+
+    if harness is not None:
+        if "general" in result:
+            keep()  # the harness may fail, on a download for one: what is known is not lost
+        result["harness"] = run_harness(opened, harness, limit=n, batch_size=batch_size, seed=seed)
         typer.echo(json.dumps(result["harness"], indent=1, default=str))
-    write_json(out / "general.json", json.loads(json.dumps(result, default=str)))
+    keep()
 
 
 def _show(record: GeneralPerformance) -> None:

@@ -33,7 +33,9 @@ class VllmModel:
             model: stays as it is; formats the prompts and says which tokens end an answer.
             folder: where the checkpoint goes.
             edit: put into the exported weights.
-            options: of `vllm.LLM`, e.g. `tensor_parallel_size=2` or `gpu_memory_utilization=0.5`.
+            options: of `vllm.LLM`, e.g. `tensor_parallel_size=2`, or a `max_model_len` below the model's context where
+                its keys and values would not fit. On a GPU `model` stays where it is: leave room for it by
+                `gpu_memory_utilization`, or move it away.
 
         Raises:
             InputError: vLLM is not installed, an edit of another model, or the folder cannot be written.
@@ -48,8 +50,10 @@ class VllmModel:
 
         self.model = model
         self.name = model.name if edit is None else f"{model.name}+{edit.provenance.method}"
-        dtype = str(model.dtype).removeprefix("torch.")
-        self.engine = LLM(model=str(folder), dtype=dtype, max_model_len=model.context, **options)
+        asked = {"dtype": str(model.dtype).removeprefix("torch."), "max_model_len": model.context, **options}
+        self.context = int(asked["max_model_len"])
+        """Positions of a prompt and its answer together."""
+        self.engine = LLM(model=str(folder), **asked)
 
     def format_prompt(self, query: str, suffix: str = "", prefix: str = "") -> str:
         """As `HookedModel.format_prompt`."""
@@ -72,10 +76,9 @@ class VllmModel:
         """
         from vllm import SamplingParams  # type: ignore[import-not-found]
 
-        if not 1 <= max_new_tokens < self.model.context:
-            raise InputError(f"expected max_new_tokens in 1..{self.model.context - 1}, got {max_new_tokens}")
-        room = self.model.context - max_new_tokens
-        tokens = self.model.tokenize(prompts, max_length=room)
+        if not 1 <= max_new_tokens < self.context:
+            raise InputError(f"expected max_new_tokens in 1..{self.context - 1}, got {max_new_tokens}")
+        tokens = self.model.tokenize(prompts, max_length=self.context - max_new_tokens)
         how = SamplingParams(
             temperature=0.0, max_tokens=max_new_tokens, stop_token_ids=list(self.model.stop_ids), ignore_eos=False
         )

@@ -13,7 +13,7 @@ import torch
 
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
-from interp.evaluation import run_harness
+from interp.evaluation import find_tasks, run_harness
 from interp.evaluation.__main__ import run
 from interp.models import HookedModel
 from interp.safeedit import load
@@ -85,8 +85,33 @@ def test_an_unknown_task_or_folder_is_named(llama: Any, installed: list, tmp_pat
     with pytest.raises(InputError, match="knows no task 'trivia'"):
         run_harness(llama, ["triviaqa", "trivia"])
     with pytest.raises(InputError, match="expected a folder with tasks"):
-        run_harness(llama, ["triviaqa"], include=tmp_path / "none")
+        find_tasks(["triviaqa"], tmp_path / "none")
     assert not installed
+
+
+def test_a_mistake_in_the_tasks_is_told_before_the_model_is_asked(
+    installed: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(HookedModel, "from_pretrained", lambda *_, **__: pytest.fail("the model was opened"))
+    out = ["--out", str(tmp_path / "out")]
+    assert run(["demo", "--tasks", "trivia", *out]) == 2
+    assert "knows no task 'trivia'" in capsys.readouterr().err
+    assert run(["demo", "--tasks", " , ", *out]) == 2
+    assert run(["demo", "--kqa", "facts.json", "--tasks-from", str(tmp_path), *out]) == 2
+    assert "give their names" in capsys.readouterr().err
+
+
+def test_scores_are_kept_where_the_harness_fails(
+    installed: list, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys.modules["lm_eval"], "simple_evaluate", lambda **_: None)
+    facts = tmp_path / "facts.json"
+    facts.write_text(json.dumps([{"question": f.prompt, "answer": {"value": f.answers[0]}} for f in load().facts[:3]]))
+    out = tmp_path / "out"
+    assert run(["demo", "--kqa", str(facts), "--tasks", "triviaqa", "--out", str(out)]) == 2
+    kept = json.loads((out / "general.json").read_text())
+    assert kept["general"][0]["kqa_exact"]["n"] == 3
+    assert "harness" not in kept
 
 
 TASK = """\

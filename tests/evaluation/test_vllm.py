@@ -104,3 +104,12 @@ def test_without_the_extra_one_line_names_it(llama, tmp_path):
 def test_no_room_for_an_answer_is_told(vllm, llama, tmp_path):
     with pytest.raises(InputError, match=r"expected max_new_tokens in 1\.\.95, got 96"):
         VllmModel(llama, tmp_path / "model").generate(["a"], max_new_tokens=96)
+
+
+def test_a_shorter_context_is_passed_on_and_prompts_are_cut_to_it(llama, vllm, tmp_path):
+    model = VllmModel(llama, tmp_path / "m", max_model_len=24)
+    assert model.engine.longest == 24
+    [answer] = model.generate(["The cat sat on the mat. " * 20], max_new_tokens=4)
+    assert answer.n_tokens <= 4
+    with pytest.raises(InputError, match=r"max_new_tokens in 1\.\.23"):
+        model.generate(["The cat."], max_new_tokens=24)
