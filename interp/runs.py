@@ -35,15 +35,21 @@ def fingerprint(config: Any) -> str:
 
 
 def git_commit() -> str:
-    """The commit of the checkout this package runs from, or "" where it is not a checkout."""
+    """The commit of the checkout this package runs from, "-dirty" behind it where the package differs from it.
+
+    "" where it is not a checkout.
+    """
+    package = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
     try:
-        out = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"],
-            capture_output=True, text=True, timeout=5, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
+        head = git("rev-parse", "--short=12", "HEAD")
+        return f"{head}-dirty" if git("status", "--porcelain", "--untracked-files=normal", "--", ".") else head
+    except (OSError, subprocess.SubprocessError):
         return ""
-    return out.stdout.strip() if out.returncode == 0 else ""
 
 
 @cache

@@ -97,7 +97,8 @@ def memory(engine: Engine, asking: Asking) -> dict[str, int]:
     harmless = [i for i in items if i.kind in (KQA, BENIGN)]
     read = shape.reading(*asking.harmless(harmless))
     sizes = {
-        "answers": 2 * shape.weights + shape.decoding(rows, prompt + settings.max_new_tokens, edits),
+        "answers": 2 * shape.weights
+        + shape.decoding(rows, prompt + settings.max_new_tokens, edits, settings.delta_bytes),
         "harmless answers": 2 * shape.weights + read,
     }
     for arm in engine.arms:

@@ -188,7 +188,7 @@ def comparison_memory(plan: Planned) -> dict[str, int]:
         min(TOGETHER, len(plan.instances)) if any(s.name == "dinm" and not s.source for s in settings.specs()) else 0
     )
     sizes = {
-        "answers": held * shape.weights + shape.decoding(rows, width, edits),
+        "answers": held * shape.weights + shape.decoding(rows, width, edits, settings.delta_bytes),
         "harmless answers": held * shape.weights + shape.reading(*asking.harmless(plan.items)),
     }
     for name in trainings(plan):

@@ -30,26 +30,40 @@ class Counted:
             self.learning += rows * positions if learning else 0
 
 
+class _Inside(threading.local):
+    """Modules that have run in this thread since the attention around them was last looked at."""
+
+    def __init__(self) -> None:
+        self.ran: set[int] = set()
+
+
 @contextmanager
 def counting() -> Iterator[Counted]:
     """Count every forward of every model in this process while the block runs, copies and hooked twins included.
 
-    A block counts where its attention runs: a forward that begins or ends half way counts the blocks it passed, and
-    what is put in the place of a block, or of its attention, costs nothing.
+    A block counts where the modules inside its attention run: a forward that begins or ends half way counts the blocks
+    it passed, what is put in the place of a block or of its attention costs nothing, and what is put around them (by
+    accelerate, or to keep what an attention wrote) counts as they do.
     """
     from torch.nn.modules.module import register_module_forward_hook
 
     counted = Counted()
     known: dict[type, bool] = {}
+    inside = _Inside()
 
     def count(module: Any, _: Any, output: Any) -> None:
         kind = type(module)
         if kind not in known:
             # Decoders' attention knows its layer (for the cache); what wraps it, and an encoder's, does not.
             known[kind] = kind.__name__.endswith("Attention") and hasattr(module, "layer_idx")
-        if known[kind] and "forward" not in module.__dict__:
+        if not known[kind]:
+            inside.ran.add(id(module))
+            return
+        parts = {id(part) for part in module.children()}
+        if parts & inside.ran:
             hidden = output[0] if isinstance(output, tuple) else output
             counted.add(hidden.shape[0], hidden.shape[1], hidden.requires_grad)
+        inside.ran -= parts
 
     handle = register_module_forward_hook(count)
     try:

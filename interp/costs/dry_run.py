@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from interp.costs.already import rows_done, trained
 from interp.costs.comparison import Planned, comparison_disk, comparison_memory, comparison_work
 from interp.costs.telling import WHAT, space, stages
 from interp.costs.work import Work, total
+from interp.errors import InputError
 from interp.models import HookedModel
 from interp.pipeline.run import check_methods
 from interp.pipeline.settings import Settings
@@ -57,6 +59,9 @@ def outline(settings: Settings) -> HookedModel | None:
     """The model of a local folder with its shapes and its tokenizer but without its weights; None where there is none.
 
     Opening the weights of a large model would take longer than the plan.
+
+    Raises:
+        InputError: the configuration is damaged, or of no causal language model; or as `load_tokenizer`.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -65,7 +70,7 @@ def outline(settings: Settings) -> HookedModel | None:
     if not (folder / "config.json").is_file():
         return None
     chat: Any = None if settings.chat_template == "default" else settings.chat_template
-    with quiet():
+    with quiet(), _readable(folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         kept = getattr(config, "dtype", None) if settings.dtype == "auto" else getattr(torch, settings.dtype)
         # As open_checkpoint: float32 on a CPU.
@@ -74,3 +79,15 @@ def outline(settings: Settings) -> HookedModel | None:
         with torch.device("meta"):
             hf = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=dtype)
     return HookedModel(hf, load_tokenizer(folder), settings.model, chat_template=chat, check=False)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """What transformers says of a configuration, in one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        why = str(error).strip().split("\n")[0]
+        raise InputError(f"{folder / 'config.json'}: expected the configuration of a language model ({why})") from error

@@ -80,9 +80,13 @@ class Shape:
         rows = method.batch_size // method.accumulate * (2 if reference else 1)
         return 4 * copies * self.parameters + self.graph(rows, positions)
 
-    def decoding(self, rows: int, positions: int, edits: int = 0) -> int:
-        """Bytes of decoding: the cache, and each edit's delta with the matrix it makes."""
-        return self.cache(rows, positions) + edits * self.matrix * (4 + self.item)
+    def decoding(self, rows: int, positions: int, edits: int = 0, budget: int | None = None) -> int:
+        """Bytes of decoding: the cache, the edits' deltas and the matrices they make; with a budget (`--delta-memory`)
+        no more of either than it allows, but always one matrix."""
+        deltas, matrices = 4 * edits * self.matrix, self.item * edits * self.matrix
+        if budget is not None:
+            deltas, matrices = min(deltas, budget), min(matrices, max(budget, self.item * self.matrix))
+        return self.cache(rows, positions) + deltas + matrices
 
     def reading(self, rows: int, positions: int, answer: int) -> int:
         """Bytes of two models' logits at the answers' tokens, in float32, with their log-probabilities."""

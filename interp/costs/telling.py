@@ -10,8 +10,10 @@ from interp.costs.work import Work, total
 WHAT = (
     "a forward is one sequence once through all blocks (through some: their share); rows of a batch count each; tokens "
     "are its positions, padding included; a backward pass costs about two forwards more",
-    "answers are expected to be as long as the data's own; where a layer is located, the last one is assumed",
-    "memory: resident, of this process on a CPU, at its peak; disk: at the end of the run",
+    "answers are expected to be as long as the data's own; an edit is assumed at the last layer, the behaviour in the "
+    "middle one",
+    "memory: resident, of this process on a CPU, at its peak; disk: at the end of the run (edits over --delta-memory "
+    "wait there for a while)",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,36 +47,31 @@ def test_a_dry_run_of_a_comparison_writes_nothing(tmp_path: Path, capsys: pytest
     assert "nothing yet" in said
 
 
-def test_a_comparison_takes_the_forwards_and_tokens_that_were_planned(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("started", "arguments", "left"),
+    [
+        (run, ["dinm", *SMALL], r"^run .*vanilla, dinm(.|\n)*^left +0 forwards, 0 tokens"),
+        (run_table, TABLE, r"^ *in all +0 forwards +0 tokens"),
+    ],
+    ids=["comparison", "table"],
+)
+def test_a_run_takes_the_forwards_and_tokens_that_were_planned(
+    started: Callable[[list[str]], int],
+    arguments: list[str],
+    left: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    command = ["dinm", *SMALL, "--out", str(tmp_path / "run")]
-    assert run([*command, "--dry-run"]) == 0
+    command = [*arguments, "--out", str(tmp_path / "run")]
+    assert started([*command, "--dry-run"]) == 0
     forwards, tokens = numbers(capsys.readouterr().out, "in all")
     with counting() as counted:
-        assert run(command) == 0
+        assert started(command) == 0
     assert forwards == pytest.approx(counted.passes / DEPTH, rel=0.2)
     assert tokens == pytest.approx(counted.positions / DEPTH, rel=0.2)
     capsys.readouterr()
-    assert run([*command, "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert "vanilla, dinm" in said
-    assert re.search(r"^left +0 forwards, 0 tokens", said, re.MULTILINE)
-
-
-def test_a_table_takes_the_forwards_and_tokens_that_were_planned(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = [*TABLE, "--out", str(tmp_path / "run")]
-    assert run_table([*command, "--dry-run"]) == 0
-    forwards, tokens = numbers(capsys.readouterr().out, "in all")
-    with counting() as counted:
-        assert run_table(command) == 0
-    assert forwards == pytest.approx(counted.passes / DEPTH, rel=0.2)
-    assert tokens == pytest.approx(counted.positions / DEPTH, rel=0.2)
-    capsys.readouterr()
-    assert run_table([*command, "--dry-run"]) == 0
-    assert numbers(capsys.readouterr().out, "in all") == (0, 0)
+    assert started([*command, "--dry-run"]) == 0
+    assert re.search(left, capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_training_in_the_cache_is_named_and_not_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,3 +100,15 @@ def test_the_weights_of_a_model_in_a_folder_are_not_opened(tmp_path: Path, capsy
 def test_what_the_run_would_refuse_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["dinm", *SMALL, *wrong, "--dry-run"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) >= 1
+
+
+@pytest.mark.parametrize("text", ["{}", "{", '{"model_type": "nothing-of-the-kind"}', "[]"])
+def test_a_damaged_configuration_is_told_in_one_line(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL_DIR, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "config.json").write_text(text)
+    assert run(["dinm", *SMALL, "--model", str(folder), "--dry-run"]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert "config.json" in line

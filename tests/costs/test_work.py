@@ -7,8 +7,11 @@ import copy
 import torch
 
 from interp.costs.counting import Counted, bytes_under, counting
+from interp.costs.space import Shape
 from interp.costs.work import Work, answered, passed, total
+from interp.edits import Provenance, WeightEdit
 from interp.models import HookedModel
+from interp.multi import generate_edited
 from interp.prefix import from_layer, prefix_residual, value_state
 
 
@@ -62,6 +65,37 @@ def test_copies_are_counted_and_so_is_what_learns(llama: HookedModel) -> None:
         hf(input_ids=tokens.input_ids)
     assert counted.passes == llama.n_layers
     assert counted.learning == counted.positions > 0
+
+
+def test_equal_prompts_of_many_edits_count_one_reading_and_every_step(llama: HookedModel) -> None:
+    """The attention of the edited layer is wrapped all the while: what it runs counts, what it is given does not."""
+    name = llama.value_name(llama.n_layers - 1)
+    weights = Provenance("random", llama.source, llama.weight_hash())
+    edits = [WeightEdit({name: 0.1 * torch.randn(llama.value_weight(0).shape)}, weights) for _ in range(4)]
+    with counting() as counted:
+        answers = generate_edited(llama, ["The cat sat on the mat"] * 4, [0, 1, 2, 3], edits, max_new_tokens=8)
+    steps = sum(len(a.token_ids) + a.ended for a in answers) - len(answers)  # the first token comes with the reading
+    assert counted.passes == llama.n_layers * (1 + steps)
+
+
+def test_a_wrapped_module_counts_like_a_plain_one(llama: HookedModel) -> None:
+    from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+
+    hf = copy.deepcopy(llama.hf)
+    for module in hf.modules():
+        add_hook_to_module(module, AlignDevicesHook(execution_device="cpu"))
+    tokens = llama.tokenize(["A dog."], side="right")
+    with counting() as counted:
+        hf(input_ids=tokens.input_ids)
+    assert counted.passes == llama.n_layers
+
+
+def test_a_budget_for_deltas_bounds_what_is_planned_for_them(llama: HookedModel) -> None:
+    shape = Shape.of(llama)
+    cache, all_of_them = shape.decoding(8, 100), shape.decoding(8, 100, edits=10)
+    assert all_of_them - cache == 10 * shape.matrix * (4 + shape.item)
+    assert shape.decoding(8, 100, 10, budget=2 * shape.matrix * 4) - cache == 2 * shape.matrix * (4 + 4)
+    assert shape.decoding(8, 100, 10, budget=1) - cache == 1 + shape.matrix * shape.item
 
 
 def test_nothing_is_counted_after_the_block(llama: HookedModel) -> None:
