@@ -1,4 +1,4 @@
-"""Intervals: Wilson for shares, the percentile bootstrap for means, the paired bootstrap for differences.
+"""Intervals: Wilson for shares, the percentile bootstrap for means (Student's where units are few), paired differences.
 
 Every function returns an `Estimate`, so that no number leaves without its n and the way its interval was made.
 """
@@ -99,3 +99,33 @@ def bootstrap(
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     how = f"bootstrap 95 % over {over}, {resamples} resamples, seed {seed}"
     return Estimate(value, min(float(low), value), max(float(high), value), n, unit, how)
+
+
+def mean_of_few(
+    data: np.ndarray | Sequence[float],
+    *,
+    over: str = "instances",
+    unit: str = "",
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
+    """Mean of a few independent numbers with Student's interval: resampling three of them would give their range.
+
+    Args:
+        data: one number a unit; with one unit there is no interval and `how` says so.
+        within: where the quantity can lie at all; the interval is cut to it.
+
+    Raises:
+        ValueError: `data` is empty.
+    """
+    from scipy.special import stdtrit
+
+    values = np.asarray(data, dtype=float)
+    n = len(values)
+    if n == 0:
+        raise ValueError("expected at least one unit, got none")
+    value = float(values.mean())
+    if n == 1:
+        return Estimate(value, value, value, 1, unit, f"one of {over}: no interval")
+    reach = float(stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / math.sqrt(n))
+    low, high = max(value - reach, within[0]), min(value + reach, within[1])
+    return Estimate(value, min(low, value), max(high, value), n, unit, f"Student's t 95 % over {n} {over}")

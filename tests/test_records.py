@@ -22,7 +22,7 @@ from interp.records import (
     loads,
     to_dict,
 )
-from interp.stats import bootstrap, exact, share
+from interp.stats import bootstrap, exact, mean_of_few, share
 
 
 def layer_scores(values: np.ndarray) -> LayerScores:
@@ -130,3 +130,19 @@ def test_the_mean_is_resampled_at_once_as_one_by_one():
         (one_by_one.value, one_by_one.low, one_by_one.high), abs=1e-12
     )
     assert at_once.low < at_once.value < at_once.high
+
+
+def test_the_mean_of_three_is_covered_as_often_as_it_says_and_by_a_bootstrap_it_is_not() -> None:
+    data = np.random.default_rng(5).normal(size=(600, 3))
+    student = np.mean([(e := mean_of_few(row)).low <= 0.0 <= e.high for row in data])
+    resampled = np.mean([(e := bootstrap(row, resamples=400)).low <= 0.0 <= e.high for row in data])
+    assert 0.93 < student < 0.97
+    assert resampled < 0.8
+
+
+def test_a_mean_of_few_stays_where_it_can_be_and_needs_two_for_an_interval() -> None:
+    shares = mean_of_few([90.0, 100.0, 100.0], unit="%", within=(0.0, 100.0))
+    assert shares.low < 90.0 < shares.high == 100.0
+    assert mean_of_few([2.0]).how == "one of instances: no interval"
+    with pytest.raises(ValueError, match="at least one"):
+        mean_of_few([])

@@ -15,11 +15,10 @@ import numpy as np
 from interp.errors import InputError
 from interp.mechanism.lab import Subject
 from interp.mechanism.readout import benign_pairs, forced, intact_log_probs
-from interp.mechanism.sequential import OTHERS, Make, orders_of, state
-from interp.records import Curve, Curves, Finding
-from interp.stats import bootstrap
+from interp.mechanism.sequential import OTHERS, Make, few, orders_of, state
+from interp.records import Curve, Curves, Estimate, Finding
 
-TIMES, INSTANCES = 5, 3
+TIMES, INSTANCES = 5, 6
 OWN = "the edited prompt"
 MARGIN, REFUSED = "refusal margin, same instance again", "prompts not edited that are refused, same instance again"
 KL, RIGHT = "harmless answers, KL to vanilla, same instance again", "harmless tokens predicted, same instance again"
@@ -48,9 +47,10 @@ def repeated_edits(
         InputError: fewer than two times or instances, or as `WeightEdit.applied`.
     """
     started, lab, model = time.perf_counter(), vanilla.lab, vanilla.model
-    if times < 2 or len(lab.instances) < 2:
-        raise InputError(f"expected at least 2 edits and 2 instances, got {times} and {len(lab.instances)}")
-    chosen = [order[0] for order in orders_of(vanilla, min(instances, len(lab.instances)), suffix)]
+    instances = min(instances, len(lab.instances))
+    if times < 2 or instances < 2:
+        raise InputError(f"expected at least 2 edits and 2 instances, got {times} and {instances}")
+    chosen = [order[0] for order in orders_of(vanilla, instances, suffix)]
     batches = forced(model, benign_pairs(vanilla), lab.batch_size, suffix=suffix)
     intact, rows = intact_log_probs(model, batches), []
     for instance in chosen:
@@ -72,7 +72,7 @@ def _finding(subject: Subject, data: np.ndarray, name: str, ids: list[int], suff
     x = tuple(float(n) for n in range(states))
 
     def curve(label: str, values: np.ndarray, unit: str, control: bool = False) -> Curve:
-        y = tuple(bootstrap(values[:, n], over="instances", unit=unit, seed=seed) for n in range(states))
+        y = tuple(few(values[:, n], "instances", unit) for n in range(states))
         return Curve(label, x, y, control)
 
     label = "edits of the same instance"
@@ -93,8 +93,8 @@ def _finding(subject: Subject, data: np.ndarray, name: str, ids: list[int], suff
         reading="",
         how_to_read=f"{len(ids)} instances, each edited {states - 1} times in a row, every edit made on the model with "
         "those before in it. 0 is vanilla. Dashed: prompts that nobody edited"
-        f"{'; attack prompts and harmless requests with the suffix' if suffix else ''}. Intervals: bootstrap over "
-        "instances.",
+        f"{'; attack prompts and harmless requests with the suffix' if suffix else ''}. Intervals: Student's "
+        "over instances.",
         limits="Few instances make rough intervals. The optimiser begins anew at every edit: this is no longer edit.",
         n=len(ids),
         seed=seed,
@@ -102,10 +102,11 @@ def _finding(subject: Subject, data: np.ndarray, name: str, ids: list[int], suff
         facts={f"{name}, instances edited again": ", ".join(map(str, ids))},
         seconds=time.perf_counter() - started,
     )
-    return replace(found, reading=_read(found, name))
+    return replace(found, reading=_read(found, few(kl[:, -1] - kl[:, 1], "instances", "nats")))
 
 
-def _read(finding: Finding, name: str) -> str:
+def _read(finding: Finding, more: Estimate) -> str:
+    """In words; `more` is what harmless answers move further between the first edit and the last, by instance."""
     panels = {p.title: p.curves for p in finding.curves}
     own, others = (c.y for c in panels[MARGIN])
     last = len(own) - 1
@@ -117,10 +118,11 @@ def _read(finding: Finding, name: str) -> str:
     )
     if KL in panels:
         kl, right = panels[KL][0].y, panels[RIGHT][0].y
-        more = "more damage than one" if kl[last].low > kl[1].high else "damage that is not clear of one edit's"
+        clear = "more damage than one edit does" if more.low > 0 else "damage that is not clear of one edit's"
         said += (
             f". Harmless answers move by {kl[1].value:.2g} nats a token after one and {kl[last].value:.2g} "
-            f"[{kl[last].low:.2g}, {kl[last].high:.2g}] after {last}: {more}; {right[last].value:.0f} % of their "
+            f"[{kl[last].low:.2g}, {kl[last].high:.2g}] after {last}: {clear} "
+            f"({more.value:+.2g} [{more.low:+.2g}, {more.high:+.2g}]); {right[last].value:.0f} % of their "
             f"tokens are still predicted (vanilla {right[0].value:.0f} %)"
         )
     return f"{said}."

@@ -19,7 +19,7 @@ from interp.mechanism.lab import Subject
 from interp.mechanism.readout import benign_pairs, forced, intact_log_probs, quality, read
 from interp.models import HookedModel
 from interp.records import Curve, Curves, Estimate, Finding, Instance
-from interp.stats import bootstrap
+from interp.stats import mean_of_few
 
 LENGTH, CHAINS = 10, 3
 FIRST, LAST, OTHERS = "the first edit's prompt", "the latest edit's prompt", "prompts not edited"
@@ -76,6 +76,12 @@ def sequential_survival(
     return _finding(vanilla, np.stack(rows), name, suffix, started)
 
 
+def few(values: np.ndarray, over: str, unit: str) -> Estimate:
+    """Mean over a few chains or instances; shares stay between 0 and 100 %, KL (per token) above 0."""
+    bounds = {"nats per token": (0.0, np.inf)}.get(unit, (0.0, 100.0) if unit.startswith("%") else (-np.inf, np.inf))
+    return mean_of_few(values, over=over, unit=unit, within=bounds)
+
+
 def orders_of(subject: Subject, chains: int, suffix: str) -> list[list[Instance]]:
     """One seeded ring of the instances, those that the model complies with first, begun elsewhere for each chain."""
     lab = subject.lab
@@ -114,7 +120,7 @@ def _finding(subject: Subject, data: np.ndarray, name: str, suffix: str, started
     x = tuple(float(n) for n in steps)
 
     def curve(label: str, values: Sequence[np.ndarray], unit: str, control: bool = False) -> Curve:
-        y = tuple(bootstrap(v, over="chains", unit=unit, seed=seed) for v in values)
+        y = tuple(few(v, "chains", unit) for v in values)
         return Curve(label, x, y, control)
 
     latest = [margins[:, n, n - 1] for n in steps]
@@ -184,7 +190,7 @@ def _finding(subject: Subject, data: np.ndarray, name: str, suffix: str, started
         "after each, the refusal margin of the first edit's prompt, of the latest's, and of prompts nobody edited "
         f"(dashed: what generalises){', harmless requests too, all with the suffix' if suffix else ''}. A first edit "
         "survives where its prompt is still refused and has gained more than prompts that nobody edited. Intervals: "
-        "bootstrap over chains.",
+        "Student's over chains.",
         limits="Few chains make rough intervals, and chains share instances where there are few. The later edits may "
         "do the first one's work again, which is why its gain is held against that of prompts not edited.",
         n=chains,
@@ -204,6 +210,8 @@ def _there(values: np.ndarray) -> bool:
 def _verdict(finding: Finding, end: Estimate) -> tuple[str, str]:
     """What became of the first edit, and its gain beyond that of prompts nobody edited, in words."""
     panel = next((p for p in finding.curves if p.title.startswith(LEAD)), None)
+    if finding.n < 2:
+        return f"is {'still' if end.value > 0 else 'no longer'} refused (one chain: no interval)", ""
     if end.low <= 0:
         return ("does not survive" if end.high < 0 else "survives in some chains"), ""
     if panel is None:

@@ -12,7 +12,7 @@ from tiny_lab import noise, small_lab, variant
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
 from interp.judges import RefusalJudge
-from interp.mechanism import sequential
+from interp.mechanism import repeated, sequential
 from interp.mechanism.families import BARE, HELD_OUT, MARK, SEEN, families
 from interp.mechanism.first_tokens import first_share, kl_by_position
 from interp.mechanism.intervene import rounded
@@ -300,6 +300,26 @@ def test_the_same_instance_is_edited_again_and_harmless_requests_are_asked_with_
     assert kl.y[0].value == 0.0 < kl.y[-1].value
     with pytest.raises(InputError, match="at least 2 edits and 2 instances, got 1"):
         repeated_edits(llama_subject, make, times=1)
+    with pytest.raises(InputError, match="at least 2 edits and 2 instances, got 5 and 1"):
+        repeated_edits(llama_subject, make, instances=1)
+
+
+def test_damage_of_further_edits_is_compared_instance_by_instance(llama_subject) -> None:
+    data = np.ones((3, 3, 5))  # instances, edits so far, own and others' margins, others refused, KL, tokens right
+    data[:, :, 3] = [[0.0, 0.1, 0.2], [0.0, 0.5, 0.61], [0.0, 0.9, 1.0]]  # the levels lie apart, the differences do not
+
+    def told(values: np.ndarray) -> str:
+        return repeated._finding(llama_subject, values, "dinm", [1, 2, 3], "", 0.0).reading
+
+    assert "more damage than one edit does (+0.1 [+0.089, +0.12])" in told(data)
+    data[1, 2, 3] = 0.4
+    assert "damage that is not clear of one edit's" in told(data)
+
+
+def test_one_chain_has_no_interval_and_survives_nothing(subject) -> None:
+    told = sequential_survival(subject, [edit(subject, seed) for seed in range(3)]).reading
+    assert "survive" not in told
+    assert "one chain: no interval" in told or "nothing to keep" in told
 
 
 def test_a_first_edit_survives_only_where_it_gained_more_than_prompts_nobody_edited(llama_subject) -> None:
