@@ -6,7 +6,7 @@ padded on the left, so the last column is every prompt's last token, where the a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from interp.errors import InputError
 from interp.mechanism.localise.locator import Inputs, Scored
 from interp.mechanism.margin import MarginTokens, last_margin
 from interp.models import HookedModel, Tokens
+from interp.places import hooked, input_hooked
 from interp.prefix import from_layer
 
 Replace = Callable[[Float[Tensor, "batch seq d_model"]], Float[Tensor, "batch seq d_model"]]
@@ -50,30 +51,13 @@ def run(model: HookedModel, batch: Tokens, tokens: MarginTokens) -> Run:
     resid: list[Tensor] = []
     mlp: list[Tensor] = []
 
-    def keep_input(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        resid.append(args[0] if args else kwargs["hidden_states"])
-
-    def keep_output(_: nn.Module, _args: tuple[Any, ...], out: Any) -> None:
-        mlp.append(out)
-
     with ExitStack() as stack:
         for layer, block in enumerate(model.blocks):
-            stack.enter_context(_removed(block.register_forward_pre_hook(keep_input, with_kwargs=True)))
-            stack.enter_context(_removed(writer(model, layer).register_forward_hook(keep_output)))
-        stack.enter_context(_removed(model.final_norm.register_forward_pre_hook(keep_input, with_kwargs=True)))
+            stack.enter_context(input_hooked(block, resid.append))
+            stack.enter_context(hooked(model, "mlp_out", layer, mlp.append))
+        stack.enter_context(input_hooked(model.final_norm, resid.append))
         margin = last_margin(model, batch, tokens)
     return Run(margin, tuple(resid), tuple(mlp), batch.attention_mask.bool())
-
-
-@contextmanager
-def rewritten(module: nn.Module, replace: Replace) -> Iterator[None]:
-    """The module's output replaced, for the length of a `with` block."""
-
-    def leave(_: nn.Module, _args: tuple[Any, ...], out: Any) -> Tensor:
-        return replace(out)
-
-    with _removed(module.register_forward_hook(leave)):
-        yield
 
 
 @contextmanager
@@ -85,8 +69,11 @@ def other_weight(model: HookedModel, layer: int, weight: Float[Tensor, "d_mlp d_
         out = args[0] @ weight.to(args[0])
         return out if getattr(module, "bias", None) is None else out + module.bias
 
-    with _removed(module.register_forward_hook(swap)):
+    handle = module.register_forward_hook(swap)
+    try:
         yield
+    finally:
+        handle.remove()
 
 
 def margin_above(
@@ -103,7 +90,7 @@ def margins_without(
     """The margin with the MLP output of one layer replaced, for each layer in turn; only the layers above run again."""
     columns = []
     for layer in range(model.n_layers):
-        with rewritten(writer(model, layer), replace(layer)):
+        with hooked(model, "mlp_out", layer, replace(layer)):
             columns.append(margin_above(model, batch, tokens, layer, clean.resid[layer]))
     return torch.stack(columns, dim=1)
 
@@ -134,11 +121,3 @@ def needed(bare: Tokens | None, what: str) -> Tokens:
     if bare is None:
         raise InputError(f'{what} puts parts of a run on the bare question into the attack: expected bare="onlyQ"')
     return bare
-
-
-@contextmanager
-def _removed(handle: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()
