@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from interp.demo import EVALUATION, MODEL_DIR, RETRAINED, SUFFIX, world
+from interp.demo import EVALUATION, MODEL_DIR, SUFFIX, world
 from interp.demo import grammar as g
 from interp.errors import InputError
 from interp.records import Estimate, to_dict
@@ -187,43 +187,15 @@ def differences(recorded: dict[str, Any], measured: dict[str, Any]) -> list[str]
     return found
 
 
-def retraining_differences(
-    recorded: dict[str, Any], trainings: Sequence[dict[str, Any]], measured: dict[str, Any]
-) -> list[str]:
-    """Shares of a model made anew that lie outside what trainings of this recipe give, a line each.
-
-    Training amplifies the last bit of a float, so that another processor gives another model of the same recipe. The
-    recorded trainings (the shipped one and `trainings`) say how far such models lie apart: a share must lie in the 95 %
-    prediction interval of one more training (Student's t, normal approximation), and never needs to be nearer than
-    `TOLERANCE` to their mean.
-    """
-    import numpy as np
-    from scipy.stats import t
-
-    found = []
-    for name, new in measured["shares"].items():
-        values = [run["shares"][name]["value"] for run in (recorded, *trainings)]
-        k, mean, deviation = len(values), float(np.mean(values)), float(np.std(values, ddof=1))
-        reach = max(TOLERANCE, float(t.ppf(0.975, k - 1)) * deviation * (1 + 1 / k) ** 0.5)
-        if abs(new["value"] - mean) > reach:
-            found.append(f"{name}: {k} trainings {mean:.1f} ± {reach:.1f}, found {new['value']:.1f} (n = {new['n']})")
-    return found
-
-
 def main(
     model: Annotated[Path, typer.Option(help="Folder of the checkpoint.")] = MODEL_DIR,
     out: Annotated[Path, typer.Option(help="The record to write, or with --check to compare with.")] = EVALUATION,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where the record does not hold.")] = False,
-    retrained: Annotated[
-        bool, typer.Option("--retrained", help="With --check: MODEL was trained anew; hold it to recorded trainings.")
-    ] = False,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
     """Measure the demo model on val and record it, or check the record."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        if retrained and (not check or out != EVALUATION):
-            raise InputError("--retrained needs --check, and the record of the shipped GPT-2 shape")
         recorded = read_json(out) if check else None
         sha256(model)
         import torch
@@ -238,12 +210,8 @@ def main(
     for name, made in measured["shares"].items():
         typer.echo(f"{name:45s} {made['value']:6.1f} %  [{made['low']:.1f}, {made['high']:.1f}]  n = {made['n']}")
     if recorded is not None:
-        if retrained:
-            lines = retraining_differences(recorded, read_json(RETRAINED)["trainings"], measured)
-            holds = "as other trainings of this recipe"
-        else:
-            lines, holds = differences(recorded, measured), "the recorded evaluation holds"
-        typer.echo("\n".join(lines) if lines else holds)
+        lines = differences(recorded, measured)
+        typer.echo("\n".join(lines) if lines else "the recorded evaluation holds")
         raise typer.Exit(1 if lines else 0)
 
 
