@@ -71,8 +71,8 @@ def _finding(subject: Subject, data: np.ndarray, name: str, ids: list[int], suff
     own, others, safe, kl, right = np.moveaxis(data, -1, 0)
     x = tuple(float(n) for n in range(states))
 
-    def curve(label: str, values: np.ndarray, unit: str, control: bool = False) -> Curve:
-        y = tuple(few(values[:, n], "instances", unit) for n in range(states))
+    def curve(label: str, values: np.ndarray, unit: str, control: bool = False, low: float = -np.inf) -> Curve:
+        y = tuple(few(values[:, n], "instances", unit, low) for n in range(states))
         return Curve(label, x, y, control)
 
     label = "edits of the same instance"
@@ -83,7 +83,7 @@ def _finding(subject: Subject, data: np.ndarray, name: str, ids: list[int], suff
     ]  # fmt: skip
     if not np.isnan(kl).any():
         panels += [
-            Curves(KL, label, "nats per token", (curve(name, kl, "nats"),)),
+            Curves(KL, label, "nats per token", (curve(name, kl, "nats", low=0.0),)),
             Curves(RIGHT, label, "% of tokens", (curve(name, right, "%"),)),
         ]
     found = Finding(

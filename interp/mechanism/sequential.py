@@ -76,10 +76,9 @@ def sequential_survival(
     return _finding(vanilla, np.stack(rows), name, suffix, started)
 
 
-def few(values: np.ndarray, over: str, unit: str) -> Estimate:
-    """Mean over a few chains or instances; shares stay between 0 and 100 %, KL (per token) above 0."""
-    bounds = {"nats per token": (0.0, np.inf)}.get(unit, (0.0, 100.0) if unit.startswith("%") else (-np.inf, np.inf))
-    return mean_of_few(values, over=over, unit=unit, within=bounds)
+def few(values: np.ndarray, over: str, unit: str, low: float = -np.inf) -> Estimate:
+    """Mean over a few chains or instances, whose quantity is never below `low`; shares stay between 0 and 100 %."""
+    return mean_of_few(values, over=over, unit=unit, within=(0.0, 100.0) if unit == "%" else (low, np.inf))
 
 
 def orders_of(subject: Subject, chains: int, suffix: str) -> list[list[Instance]]:
@@ -119,8 +118,10 @@ def _finding(subject: Subject, data: np.ndarray, name: str, suffix: str, started
     margins, (others, safe, kl, right) = data[:, :, : width - 4], np.moveaxis(data[:, :, width - 4 :], -1, 0)
     x = tuple(float(n) for n in steps)
 
-    def curve(label: str, values: Sequence[np.ndarray], unit: str, control: bool = False) -> Curve:
-        y = tuple(few(v, "chains", unit) for v in values)
+    def curve(
+        label: str, values: Sequence[np.ndarray], unit: str, control: bool = False, low: float = -np.inf
+    ) -> Curve:
+        y = tuple(few(v, "chains", unit, low) for v in values)
         return Curve(label, x, y, control)
 
     latest = [margins[:, n, n - 1] for n in steps]
@@ -176,7 +177,7 @@ def _finding(subject: Subject, data: np.ndarray, name: str, suffix: str, started
     if _there(kl):
         panels += [
             Curves(f"harmless answers, KL to vanilla, {name}", label, "nats per token",
-                   (curve(name, [kl[:, n] for n in steps], "nats"),)),
+                   (curve(name, [kl[:, n] for n in steps], "nats", low=0.0),)),
             Curves(f"harmless answers, tokens predicted, {name}", label, "% of tokens",
                    (curve(name, [right[:, n] for n in steps], "%"),
                     curve("vanilla", [right[:, 0] for _ in steps], "%", control=True))),
