@@ -11,13 +11,12 @@ import copy
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -25,6 +24,8 @@ from transformers.pytorch_utils import Conv1D
 from interp import decode
 from interp.checkpoints import open_checkpoint, quiet, save_checkpoint
 from interp.errors import InputError
+from interp.layouts import find, layout_of
+from interp.texts import Generation, PromptTemplate, Tokens
 
 log = logging.getLogger("interp")
 
@@ -32,118 +33,6 @@ Side = Literal["left", "right"]
 ChatTemplate = Literal["auto", "none"]
 
 
-# ------------------------------------------------------------------------------------------------- tokens
-@dataclass(frozen=True)
-class Tokens:
-    """A padded batch of token ids with its mask (1 = real token)."""
-
-    input_ids: Int[Tensor, "batch seq"]
-    attention_mask: Int[Tensor, "batch seq"]
-
-    def __post_init__(self) -> None:
-        if self.input_ids.shape != self.attention_mask.shape:
-            raise ValueError(f"ids {tuple(self.input_ids.shape)} and mask {tuple(self.attention_mask.shape)} differ")
-
-    def __len__(self) -> int:
-        return self.input_ids.shape[0]
-
-    @property
-    def position_ids(self) -> Int[Tensor, "batch seq"]:
-        """Positions counted over real tokens only, so that padding on the left shifts nothing."""
-        return (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
-
-    @property
-    def lengths(self) -> Int[Tensor, "batch"]:
-        """Real tokens per row."""
-        return self.attention_mask.sum(-1)
-
-    def to(self, device: torch.device | str) -> Tokens:
-        """The same batch on another device."""
-        return Tokens(self.input_ids.to(device), self.attention_mask.to(device))
-
-    def row(self, index: int) -> list[int]:
-        """The real token ids of one row."""
-        return self.input_ids[index][self.attention_mask[index].bool()].tolist()
-
-
-@dataclass(frozen=True)
-class Generation:
-    """What a model wrote after one prompt."""
-
-    text: str
-    """The answer without special tokens and surrounding blanks."""
-    n_tokens: int
-    """Tokens generated, the EOS not counted."""
-    ended: bool
-    """Whether the model stopped by itself within the limit."""
-    token_ids: tuple[int, ...] = ()
-    """The generated ids, the EOS not among them."""
-
-
-@dataclass(frozen=True)
-class PromptTemplate:
-    """How a query becomes a prompt, and an answer the text after it."""
-
-    mode: Literal["plain", "chat"]
-    tokenizer: Any
-
-    def prompt(self, query: str, suffix: str = "", prefix: str = "") -> str:
-        """The prompt text: `prefix query suffix` as it is, or as one user turn of the tokenizer's chat template."""
-        content = " ".join(part for part in (prefix, query, suffix) if part)
-        if self.mode == "plain":
-            return content
-        turns = [{"role": "user", "content": content}]
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-
-    def answer(self, query: str, answer: str, suffix: str = "") -> str:
-        """The answer's text: one space in front unless the rendered prompt already ends in white space."""
-        if self.mode == "chat" and self.prompt(query, suffix)[-1:].isspace():
-            return answer
-        return f" {answer}"
-
-
-# ------------------------------------------------------------------------------------------------- layouts
-@dataclass(frozen=True)
-class Layout:
-    """Where a family of architectures keeps its decoder blocks, its final norm and its W_V."""
-
-    blocks: str
-    final_norm: str
-    attention: str
-    """The attention, as a path inside a block."""
-    mlp: str
-    value: str
-    """The MLP's second matrix, as a path inside the MLP."""
-
-
-LAYOUTS = (
-    Layout("model.layers", "model.norm", "self_attn", "mlp", "down_proj"),  # Llama, Mistral, Qwen2, Qwen3, Gemma2
-    Layout("transformer.h", "transformer.ln_f", "attn", "mlp", "c_proj"),  # GPT-2
-    Layout("gpt_neox.layers", "gpt_neox.final_layer_norm", "attention", "mlp", "dense_4h_to_h"),  # GPT-NeoX, Pythia
-)
-
-
-def _find(module: nn.Module, path: str) -> Any:
-    for part in path.split("."):
-        module = getattr(module, part, None)  # type: ignore[assignment]
-        if module is None:
-            return None
-    return module
-
-
-def _layout(hf: PreTrainedModel) -> Layout:
-    for layout in LAYOUTS:
-        blocks = _find(hf, layout.blocks)
-        inside = (layout.attention, f"{layout.mlp}.{layout.value}")
-        if blocks is not None and len(blocks) and all(_find(blocks[0], path) is not None for path in inside):
-            return layout
-    raise InputError(
-        f"the architecture {type(hf).__name__} is not supported: expected the module layout of "
-        "GPT-2, Llama, Mistral, Qwen2, Qwen3, Gemma2 or GPT-NeoX"
-    )
-
-
-# ------------------------------------------------------------------------------------------------- the model
 class HookedModel:
     """A frozen Hugging Face decoder with its tokenizer, prompt format and parameter-sharing hooks."""
 
@@ -188,7 +77,7 @@ class HookedModel:
                 f"the tokenizer of {name} has neither a padding nor an EOS token; set one, "
                 "e.g. tokenizer.pad_token = tokenizer.unk_token"
             )
-        self.layout = _layout(hf)
+        self.layout = layout_of(hf)
         self.hf = hf.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.name = name
@@ -293,12 +182,12 @@ class HookedModel:
     @property
     def blocks(self) -> list[nn.Module]:
         """The decoder blocks of the clean model."""
-        return list(_find(self.hf, self.layout.blocks))
+        return list(find(self.hf, self.layout.blocks))
 
     @property
     def final_norm(self) -> nn.Module:
         """The norm between the last block and the unembedding."""
-        return _find(self.hf, self.layout.final_norm)
+        return find(self.hf, self.layout.final_norm)
 
     @property
     def unembedding(self) -> nn.Module:
@@ -315,15 +204,15 @@ class HookedModel:
 
     def attention(self, layer: int) -> nn.Module:
         """The attention module of a layer."""
-        return _find(self.blocks[self.check_layer(layer)], self.layout.attention)
+        return find(self.blocks[self.check_layer(layer)], self.layout.attention)
 
     def mlp(self, layer: int) -> nn.Module:
         """The MLP module of a layer."""
-        return _find(self.blocks[self.check_layer(layer)], self.layout.mlp)
+        return find(self.blocks[self.check_layer(layer)], self.layout.mlp)
 
     def value_module(self, layer: int) -> nn.Module:
         """The module that holds W_V of a layer (Llama `down_proj`, GPT-2 `c_proj`); its input is h_down."""
-        return _find(self.mlp(layer), self.layout.value)
+        return find(self.mlp(layer), self.layout.value)
 
     def value_weight(self, layer: int) -> nn.Parameter:
         """W_V of a layer in its own layout: [d_mlp, d_model] on GPT-2, [d_model, d_mlp] elsewhere."""

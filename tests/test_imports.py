@@ -20,6 +20,8 @@ LAYERS = {
     "stats": 2,
     "runs": 2,
     "slots": 2,
+    "layouts": 2,
+    "texts": 2,
     "demo": 3,
     "endpoint": 3,
     "safeedit": 4,

@@ -251,7 +251,15 @@ def toxic_probes(settings: Settings, vanilla: HookedModel, run: Run) -> tuple[Tr
         return tuple(TrainedProbe.load(file) for file in files)
     texts = load_probe_texts(settings.probe_data, limit=4000, seed=settings.seed)
     key = [vanilla.weight_hash(), digest([t.__dict__ for t in texts]), settings.seed, settings.probe_data]
-    code = source_hash("mechanism/probe.py", "mechanism/probe_data.py", "capture.py", "places.py", "models.py")
+    code = source_hash(
+        "mechanism/probe.py",
+        "mechanism/probe_data.py",
+        "capture.py",
+        "places.py",
+        "models.py",
+        "layouts.py",
+        "texts.py",
+    )
     folder = cache_dir() / "probes" / fingerprint([*key, code, versions()])
     cached = [folder / file.name for file in files]
     if all(file.exists() for file in cached):
