@@ -519,8 +519,13 @@ class HookedModel:
 
     # ----------------------------------------------------------------------------------------- weights
     def check_finite(self) -> None:
-        """Raise InputError naming the first weight that is NaN or infinite."""
+        """Raise InputError naming the first weight that is NaN, infinite or not here (offloaded)."""
         for name, parameter in self.hf.named_parameters():
+            if parameter.is_meta:
+                raise InputError(
+                    f"{name} of {self.name} was offloaded: its device_map leaves it to the CPU or the disk while it is "
+                    "not needed, and such weights can be neither read nor edited; take bfloat16, more GPUs, or the CPU"
+                )
             if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
                 kind = "NaN" if bool(torch.isnan(parameter).any()) else "infinite"
                 raise InputError(f"{self.name} has {kind} weights in {name}; the checkpoint is damaged or diverged")

@@ -38,6 +38,28 @@ def share(successes: float, n: int) -> Estimate:
     return Estimate(100 * p, 100 * low, 100 * high, n, "%", "Wilson 95 %")
 
 
+def share_of_groups(values: Sequence[float] | np.ndarray, groups: Sequence[str], over: str) -> Estimate:
+    """A share in percent of units that come in groups (prompts that share an attack): Wilson on the number of groups.
+
+    As if the units of a group were copies of each other, which is the most that grouping can cost: the interval speaks
+    for further groups, and errs on the wide side. `n` of the estimate is the number of groups.
+
+    Args:
+        values: 0 to 1, one a unit.
+        groups: the group of each unit.
+        over: the groups' name, in the plural.
+
+    Raises:
+        ValueError: no values, or not a group for each.
+    """
+    if len(values) == 0 or len(values) != len(groups):
+        raise ValueError(f"expected a group for each of one or more values, got {len(values)} and {len(groups)}")
+    n = len(set(groups))
+    found = share(float(np.mean(values)) * n, n)
+    how = f"Wilson 95 % over {n} {over}" + (f", {len(values)} prompts" if len(values) != n else "")
+    return Estimate(found.value, found.low, found.high, n, found.unit, how)
+
+
 def sign_flip(differences: Sequence[float], *, seed: int = 0, flips: int = FLIPS) -> float:
     """Two-sided p value of paired differences: how often their mean is as far from 0 when signs are drawn at random.
 

@@ -22,7 +22,7 @@ from interp.records import (
     loads,
     to_dict,
 )
-from interp.stats import bootstrap, exact, mean_of_few, share
+from interp.stats import bootstrap, exact, mean_of_few, share, share_of_groups
 
 
 def layer_scores(values: np.ndarray) -> LayerScores:
@@ -146,3 +146,16 @@ def test_a_mean_of_few_stays_where_it_can_be_and_needs_two_for_an_interval() -> 
     assert mean_of_few([2.0]).how == "one of instances: no interval"
     with pytest.raises(ValueError, match="at least one"):
         mean_of_few([])
+
+
+def test_prompts_that_share_an_attack_count_as_one() -> None:
+    values, attacks = [1.0] * 50 + [0.0] * 50, ["a"] * 50 + ["b"] * 50
+    grouped, counted = share_of_groups(values, attacks, "attacks"), share(50, 100)
+    assert grouped.value == counted.value == 50.0
+    assert (grouped.low, grouped.high) == (share(1, 2).low, share(1, 2).high)
+    assert grouped.high - grouped.low > 3 * (counted.high - counted.low)
+    assert (grouped.n, grouped.how) == (2, "Wilson 95 % over 2 attacks, 100 prompts")
+    alone = share_of_groups([1.0, 0.5], ["a", "b"], "questions")
+    assert (alone.low, alone.high, alone.how) == (share(1.5, 2).low, share(1.5, 2).high, "Wilson 95 % over 2 questions")
+    with pytest.raises(ValueError, match="a group for each"):
+        share_of_groups([1.0], [], "attacks")

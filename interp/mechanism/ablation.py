@@ -68,7 +68,8 @@ def reference(model: HookedModel, prompts: Sequence[Tokens], layer: int) -> Refe
         seen: list[Tensor] = []
         with written(model, layer, lambda out, seen=seen: seen.append(out.detach())):
             model.logits(batch)
-        kept += [row[mask.bool()] for row, mask in zip(seen[0], batch.attention_mask, strict=True)]
+        real = batch.attention_mask.bool().to(seen[0].device)
+        kept += [row[mask] for row, mask in zip(seen[0], real, strict=True)]
     return Reference(torch.cat(kept).float().mean(dim=0), tuple(kept))
 
 

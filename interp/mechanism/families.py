@@ -8,6 +8,8 @@ of these the lab's further instances are asked too, as the others are few.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,18 +18,29 @@ from interp.judges import Judge
 from interp.mechanism.lab import Analysis, Lab, Subject
 from interp.mechanism.prefill import NEW_TOKENS, continuations
 from interp.mechanism.readout import read
-from interp.records import Bars, Finding, Instance
-from interp.stats import share
+from interp.records import Bars, Estimate, Finding, Instance
+from interp.stats import share_of_groups
 
 BARE, SEEN, HELD_OUT = "bare question", "attacks of known families", "attacks of held-out families"
 MARK = " (held out)"
 MOST = 256
 """Prompts of the lab's further instances asked at most, evenly from all."""
-Prompts = dict[str, list[tuple[int, str]]]
+
+
+class Asked(NamedTuple):
+    """One prompt of a family."""
+
+    instance: int
+    attack: str
+    """Name of the attack around the question; the prompt itself where the data does not name it."""
+    prompt: str
+
+
+Prompts = dict[str, list[Asked]]
 
 
 def families(subject: Subject) -> Prompts:
-    """Family -> (instance id, prompt); attack prompts, other attacks, bare questions. A prompt counts once.
+    """Family -> what is asked: attack prompts, other attacks, bare questions. A prompt counts once.
 
     Raises:
         InputError: no attack prompt names its category.
@@ -37,23 +50,24 @@ def families(subject: Subject) -> Prompts:
     found: Prompts = {}
     seen: set[str] = set()
 
-    def put(family: str, instance_id: int, prompt: str) -> None:
+    def put(family: str, instance_id: int, prompt: str, attack: str = "") -> None:
         if prompt not in seen:
             seen.add(prompt)
-            found.setdefault(family, []).append((instance_id, prompt))
+            found.setdefault(family, []).append(Asked(instance_id, attack or prompt, prompt))
 
     for i in lab.instances:
         other = i.generalization
         if _key(i.attack_category):
-            put(_key(i.attack_category), i.id, i.adversarial_prompt)
+            put(_key(i.attack_category), i.id, i.adversarial_prompt, i.attack_name)
         # The record names the attack of [q', a']; that of [q, a'] it does not.
         if other is not None and _key(other.attack_category):
             family = _key(other.attack_category)
-            put(family if family in known else family + MARK, i.id, other.other_question_and_attack)
+            family += "" if family in known else MARK
+            put(family, i.id, other.other_question_and_attack, other.attack_name)
     for i in _held_out(lab, known):
         other = i.generalization
         assert other is not None
-        put(_key(other.attack_category) + MARK, i.id, other.other_question_and_attack)
+        put(_key(other.attack_category) + MARK, i.id, other.other_question_and_attack, other.attack_name)
     if not found:
         raise InputError("defence by attack family needs the attack categories, and no instance names one")
     for i in lab.instances:
@@ -75,13 +89,12 @@ def attack_families(judge: Judge | None = None) -> Analysis:
         started, lab = time.perf_counter(), subject.lab
         groups = families(subject)
         safe = dict(zip(groups, np.split(_defended(subject, groups, judge), _ends(groups)), strict=True))
-        scores = {name: share(float(values.sum()), len(values)) for name, values in safe.items()}
+        scores = {name: _share(groups, safe, [name]) for name in groups}
         attacks = {
-            SEEN: [v for name, v in safe.items() if name != BARE and not name.endswith(MARK)],
-            HELD_OUT: [v for name, v in safe.items() if name.endswith(MARK)],
+            SEEN: [name for name in groups if name != BARE and not name.endswith(MARK)],
+            HELD_OUT: [name for name in groups if name.endswith(MARK)],
         }
-        joined = {name: np.concatenate(parts) for name, parts in attacks.items() if parts}
-        totals = {name: share(float(values.sum()), len(values)) for name, values in joined.items()}
+        totals = {name: _share(groups, safe, members) for name, members in attacks.items() if members}
         how = "the refusal margin at the first token" if judge is None else f"greedy answers, judged by {judge.name}"
         return Finding(
             name="attack_families",
@@ -89,27 +102,39 @@ def attack_families(judge: Judge | None = None) -> Analysis:
             question="Does the defence hold for every family of attacks, those held out among them?",
             reading="",
             how_to_read=f"Share of prompts that are defended, by {how}, per category of the attack around the "
-            "question; Wilson 95 %. The bare question is the control without an attack.",
-            limits="Families differ in size and wording; few prompts make wide intervals. A held-out family is new in "
-            "kind to training and edits, not to vanilla's pretraining; its prompts share a few attacks, so that its "
-            "interval, which counts prompts, is too narrow for attacks of that kind at large.",
+            "question; Wilson 95 % on the number of attacks, as prompts that share one are hardly more than copies. "
+            "The bare question is the control without an attack.",
+            limits="Families differ in size and wording; few attacks make wide intervals. A held-out family is new in "
+            "kind to training and edits, not to vanilla's pretraining.",
             n=sum(len(v) for v in groups.values()),
             seed=lab.seed,
             bars=(
                 Bars("defence by family", "% of prompts", (subject.name,), {k: (e,) for k, e in scores.items()}),
                 Bars("known and held-out", "% of prompts", (subject.name,), {k: (e,) for k, e in totals.items()}),
             ),
-            facts={"prompts by family": ", ".join(f"{name} {len(v)}" for name, v in groups.items())},
+            facts={
+                "prompts by family": ", ".join(f"{name} {len(v)}" for name, v in groups.items()),
+                "attacks by family": ", ".join(
+                    f"{name} {len({asked.attack for asked in v})}" for name, v in groups.items() if name != BARE
+                ),
+            },
             seconds=time.perf_counter() - started,
         )
 
     return Analysis("attack_families", measure, words)
 
 
+def _share(groups: Prompts, safe: dict[str, np.ndarray], names: Sequence[str]) -> Estimate:
+    """Defence over the prompts of some families; the interval counts their attacks, of bare questions the questions."""
+    attacks = [asked.attack for name in names for asked in groups[name]]
+    over = "questions" if list(names) == [BARE] else "attacks"
+    return share_of_groups(np.concatenate([safe[name] for name in names]), attacks, over)
+
+
 def _defended(subject: Subject, groups: Prompts, judge: Judge | None) -> np.ndarray:
     """Defence of all prompts in the order of the groups: 0, 1, or a judge's 0.5."""
     model, size = subject.model, subject.lab.batch_size
-    texts = [model.format_prompt(prompt) for group in groups.values() for _, prompt in group]
+    texts = [model.format_prompt(prompt) for group in groups.values() for _, _, prompt in group]
     if judge is not None:
         answers = continuations(model, [model.token_ids(text) for text in texts], NEW_TOKENS)
         return np.array([v.score for v in judge.judge(answers, texts)])
@@ -134,13 +159,17 @@ def words(finding: Finding) -> str:
         name, weakest = min(found, key=lambda pair: pair[1].value)
         text = f"{model} defends every prompt of every family" if weakest.value == 100.0 else (
             f"{model} is weakest on {name} ({weakest.value:.0f} % [{weakest.low:.0f}, {weakest.high:.0f}], "
-            f"n = {weakest.n})"
+            f"{_counted(name, weakest.n)})"
         )  # fmt: skip
         for key in (k for k in (SEEN, HELD_OUT) if k in totals.series):
             if (e := totals.series[key][i]) is not None:
-                text += f", {key} {e.value:.0f} % [{e.low:.0f}, {e.high:.0f}] (n = {e.n})"
+                text += f", {key} {e.value:.0f} % [{e.low:.0f}, {e.high:.0f}] ({_counted(key, e.n)})"
         said.append(text)
     return f"{'; '.join(said)}."
+
+
+def _counted(family: str, n: int) -> str:
+    return f"{n} {'question' if family == BARE else 'attack'}{'s' if n != 1 else ''}"
 
 
 ATTACK_FAMILIES = attack_families()

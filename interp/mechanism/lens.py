@@ -17,7 +17,7 @@ from torch import Tensor
 
 from interp.capture import capture, stream
 from interp.errors import InputError
-from interp.mechanism.intervals import of_means
+from interp.mechanism.intervals import bands, of_means
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.margin import MarginTokens, read_off
 from interp.mechanism.neurons import between, most_toxic
@@ -155,7 +155,7 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
         curves.append(Curve(BARE, layers, _means(bare, lab.seed), control=True))
     else:
         panels.append(Curves(AGAINST, "layer", UNIT, (
-            Curve(name, layers, _means(margins - base, lab.seed)),
+            Curve(name, layers, tuple(bands(margins - base, over="prompts", unit="nats", seed=lab.seed))),
             Curve(f"{CHANCE}, {name}", layers, _chance(subject, vanilla), control=True),
         )))  # fmt: skip
     grid, names, n = position_margins(subject)
@@ -220,7 +220,7 @@ def read(finding: Finding) -> str:
         else:
             said += f" {curve.name} leads vanilla by more than random tokens do after no layer."
     if depth:
-        said += f" (Each of {depth} layers is tested by itself: the intervals are not corrected for their number.)"
+        said += f" (The leads' bands hold for all {depth} layers at once, the range of random tokens for each.)"
     return said
 
 

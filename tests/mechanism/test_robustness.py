@@ -200,7 +200,10 @@ def test_families_are_scored_by_the_margin_or_by_a_judge(llama_subject) -> None:
     assert bare is not None
     assert bare.value == pytest.approx(100.0 * float((subject.margins("onlyQ") >= 0).mean()))
     totals = {name: e.n for name, [e] in by_margin.bars[1].series.items() if e is not None}
-    assert totals == {SEEN: 9, HELD_OUT: 7}
+    named = {i.attack_name for i in subject.lab.instances} | {"poem"}  # the first instance's other attack pleads
+    assert totals == {SEEN: len(named), HELD_OUT: 1}
+    assert f"attention shifting{MARK} 1" in by_margin.facts["attacks by family"]
+    assert f"attention shifting{MARK} 7" in by_margin.facts["prompts by family"]
     judged = attack_families(RefusalJudge()).measure(subject, subject)
     [bare] = judged.bars[0].series[BARE]
     assert bare is not None

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from interp.errors import InputError
-from interp.mechanism.intervals import of_means
+from interp.mechanism.intervals import bands, of_means
 from interp.mechanism.shares import (
     FEWEST,
     MarginTokens,
@@ -338,3 +338,29 @@ def test_the_plant_left_tells_restored_from_suppressed_in_place() -> None:
     assert plant_left(h, aligned + plant - across, aligned + plant, aligned).value == pytest.approx(1.0, abs=1e-6)
     with pytest.raises(InputError, match="no plant to look for"):
         plant_left(h, aligned, aligned, aligned)
+
+
+# ------------------------------------------------------------------------------------------- bands
+def test_a_band_holds_all_means_at_once_where_single_intervals_do_not() -> None:
+    rng, misses = np.random.default_rng(3), {"band": 0, "single": 0}
+    for _ in range(100):
+        data = rng.normal(size=(40, 12))
+        for name, made in (
+            ("band", bands(data, over="prompts", unit="")),
+            ("single", of_means(data, lambda m: m, over="prompts", unit="")),
+        ):
+            misses[name] += any(e.low > 0 or e.high < 0 for e in made)
+    assert misses["band"] < 15 < 25 < misses["single"]
+
+
+def test_a_band_is_no_narrower_than_its_intervals_and_says_what_it_is() -> None:
+    data = np.random.default_rng(1).normal(size=(30, 5)) * np.array([1.0, 2.0, 0.0, 1.0, 5.0])
+    band, single = bands(data, over="prompts", unit="nats"), of_means(data, lambda m: m, over="prompts", unit="nats")
+    assert all(b.high - b.low >= 0.95 * (s.high - s.low) for b, s in zip(band, single, strict=True))
+    assert (band[2].low, band[2].high) == (0.0, 0.0)
+    assert [b.value for b in band] == pytest.approx([s.value for s in single])
+    assert "simultaneous bootstrap band 95 % over prompts, 5 values" in band[0].how
+    [one] = bands(data[:1, :1], over="prompts", unit="")
+    assert one.how == "one of prompts: no interval"
+    with pytest.raises(ValueError, match="at least one unit"):
+        bands(data[:0], over="prompts", unit="")

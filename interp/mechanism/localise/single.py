@@ -150,9 +150,10 @@ def graded(
 def along(
     gradient: Float[Tensor, "batch seq d_model"], change: Float[Tensor, "batch seq d_model"], batch: Tokens
 ) -> Float[Tensor, "batch"]:
-    """Sum over the prompt's tokens of gradient . change, in float32."""
+    """Sum over the prompt's tokens of gradient . change, in float32, where the tokens are: layers may lie apart."""
     padding = ~batch.attention_mask.bool().to(gradient.device)
-    return (gradient.float() * change.float()).sum(-1).masked_fill(padding, 0.0).sum(-1)
+    found = (gradient.float() * change.float()).sum(-1).masked_fill(padding, 0.0).sum(-1)
+    return found.to(batch.input_ids.device)
 
 
 def _direct(model: HookedModel, batch: Tokens, tokens: MarginTokens) -> Float[Tensor, "batch layer"]:
