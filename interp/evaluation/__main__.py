@@ -37,6 +37,10 @@ def main(
     model: Annotated[str, typer.Argument(help="demo, a hub id, a folder, or an adapter or state dict (with --base).")],
     out: Annotated[Path, typer.Option(help="Folder for responses.jsonl and general.json.")],
     base: Annotated[str | None, typer.Option(help="Model under an adapter or a state dict.")] = None,
+    edit: Annotated[Path | None, typer.Option(help="A saved weight edit (edit.safetensors), put into MODEL.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="Who answers: own, or vllm (extra vllm) from a checkpoint in OUT/checkpoint.")
+    ] = "own",
     kqa: Kqa = None,
     csum: Csum = None,
     xstest: Xstest = None,
@@ -60,6 +64,7 @@ def main(
     import torch
 
     from interp import judges
+    from interp.edits import WeightEdit
     from interp.endpoint import EndpointSettings
     from interp.evaluation import (
         answer_kl,
@@ -71,6 +76,7 @@ def main(
         run_harness,
         with_files,
     )
+    from interp.evaluation import vllm as served
     from interp.models import HookedModel
     from interp.runs import versions, write_json, write_text
     from interp.safeedit import Benchmark
@@ -81,25 +87,34 @@ def main(
         raise InputError("--vanilla compares answers to --kqa or --xstest; give one of them")
     if tasks_from and not tasks:
         raise InputError("--tasks-from holds definitions of --tasks; give their names")
+    if engine not in ("own", "vllm"):
+        raise InputError(f"--engine: expected own or vllm, got {engine!r}")
+    if engine == "vllm" and not served.available():
+        raise InputError(f"--engine vllm: {served.MISSING}")
+    loaded = WeightEdit.load(edit) if edit else None
     harness = find_tasks([t.strip() for t in tasks.split(",") if t.strip()], tasks_from) if tasks else None
     asked = with_files(Benchmark("general performance"), kqa, csum, xstest)
     endpoint = EndpointSettings.given(base_url, key_env, max_requests)
     opened_judge = judges.load(judge, asked, safe_label=judge_safe_label, endpoint=endpoint, usage=out / "usage.jsonl")
     device = "cuda" if torch.cuda.is_available() else None
-    opened = HookedModel.from_pretrained(model, base=base, device=device)
-    result: dict = {"model": model, "judge": opened_judge.name, "seed": seed, "versions": versions()}
+    plain = HookedModel.from_pretrained(model, base=base, device=device)
+    opened = plain if loaded is None else loaded.beside(plain)
+    result: dict = {"model": model, "judge": opened_judge.name, "engine": engine, "seed": seed, "versions": versions()}
+    if loaded is not None:
+        result["edit"] = to_dict(loaded.provenance)
     if asked.facts or asked.summaries or asked.benign:
         items = plan_general(asked, suffix, n_facts=n, n_bare=n, n_summaries=n, seed=seed)
         ask = partial(respond, max_new_tokens=max_new_tokens, batch_size=batch_size)
-        responses = ask(opened, items, judge=opened_judge)
+        asking = opened if engine == "own" else served.VllmModel(plain, out / "checkpoint", loaded)
+        responses = ask(asking, items, judge=opened_judge)
         lines = [json.dumps(to_dict(r), ensure_ascii=False, allow_nan=False) + "\n" for r in responses]
         write_text(out / "responses.jsonl", "".join(lines))
         states = (False, True) if suffix else (False,)
         kl: dict[bool, Estimate | None] = dict.fromkeys(states)
         if vanilla:
             reference = HookedModel.from_pretrained(vanilla, device=device)
-            plain = [i for i in items if not i.suffix and i.kind != "csum"]
-            answered = own_answers(plain, ask(reference, plain))
+            without = [i for i in items if not i.suffix and i.kind != "csum"]
+            answered = own_answers(without, ask(reference, without))
             kl = {
                 s: answer_kl(reference, opened, answered, suffix if s else "", batch_size=batch_size, seed=seed)
                 for s in states

@@ -1,5 +1,6 @@
 """vLLM as an engine: a stub of its two classes, which answers with transformers from the exported checkpoint."""
 
+import json
 import sys
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -8,11 +9,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from interp import safeedit
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
 from interp.evaluation import Item, respond
 from interp.evaluation import vllm as engine
+from interp.evaluation.__main__ import run
 from interp.evaluation.vllm import VllmModel
+from interp.models import HookedModel
 
 
 @dataclass
@@ -113,3 +117,46 @@ def test_a_shorter_context_is_passed_on_and_prompts_are_cut_to_it(llama, vllm, t
     assert answer.n_tokens <= 4
     with pytest.raises(InputError, match=r"max_new_tokens in 1\.\.23"):
         model.generate(["The cat."], max_new_tokens=24)
+
+
+# --------------------------------------------------------------------------------------------- the command line
+def ask(tmp_path, name, *options):
+    folder = tmp_path / name
+    kqa = tmp_path / "kqa.json"
+    kqa.write_text(
+        json.dumps([{"prompt": q.prompt, "answers": list(q.answers)} for q in safeedit.load("demo").facts[:4]])
+    )
+    code = run(["demo", "--kqa", str(kqa), "--max-new-tokens", "8", "--out", str(folder), *options])
+    if code:
+        return code, None, None
+    lines = (folder / "responses.jsonl").read_text().splitlines()
+    return code, [json.loads(line)["text"] for line in lines], json.loads((folder / "general.json").read_text())
+
+
+def test_the_command_asks_an_edit_in_vllm_as_it_does_itself(vllm, tmp_path):
+    demo = HookedModel.from_pretrained("demo", device="cpu")
+    name, weight = demo.value_name(4), demo.value_weight(4)
+    delta = 0.5 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    file = WeightEdit({name: delta}, Provenance("dinm", demo.source, demo.weight_hash(), layer=4)).save(tmp_path / "e")
+    _, plain, _ = ask(tmp_path, "plain")
+    _, own, record = ask(tmp_path, "own", "--edit", str(file))
+    _, theirs, other = ask(tmp_path, "vllm", "--edit", str(file), "--engine", "vllm")
+    assert plain != own == theirs
+    assert (record["engine"], other["engine"]) == ("own", "vllm")
+    assert record["edit"] == other["edit"]
+    assert record["edit"]["method"] == "dinm"
+    assert (tmp_path / "vllm" / "checkpoint" / "config.json").exists()
+    assert not (tmp_path / "own" / "checkpoint").exists()
+
+
+def test_the_command_says_what_is_missing_before_it_opens_anything(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(HookedModel, "from_pretrained", lambda *_, **__: pytest.fail("the model was opened"))
+    for options, expected in (
+        (("--engine", "vllm"), "interp.evaluation: --engine vllm: vLLM is not installed: pip install 'interp[vllm]'"),
+        (("--engine", "trt"), "interp.evaluation: --engine: expected own or vllm, got 'trt'"),
+        (("--edit", str(tmp_path / "none")), "interp.evaluation: "),
+    ):
+        assert ask(tmp_path, "o", *options)[0] == 2
+        said = capsys.readouterr().err.strip()
+        assert said.startswith(expected)
+        assert len(said.splitlines()) == 1
