@@ -56,7 +56,8 @@ def open_checkpoint(
     """Open any source that `HookedModel.from_pretrained` takes.
 
     Args:
-        source: "demo" or "demo-llama", a hub id, a checkpoint folder, a PEFT adapter (folder or id), a state-dict file.
+        source: "demo" (or another of `interp.demo.MODELS`), a hub id, a checkpoint folder, a PEFT adapter (folder or
+            id), a state-dict file.
         base: the model that an adapter or a state dict belongs to; an adapter names its own.
         dtype: a torch dtype or its name, "auto" for the checkpoint's own; None opens in float32 on a CPU and for the
             demo (shipped in float16 only to be small), else in the checkpoint's own.
@@ -91,7 +92,7 @@ def open_checkpoint(
 
 
 def demo_folder(name: str = "demo") -> Path:
-    """The folder of a shipped demo model: "demo" (GPT-2 shape) or "demo-llama"."""
+    """The folder of a shipped model: "demo" (GPT-2 shape), "demo-llama" or "demo-replica"."""
     folder = MODELS[name]
     if not (folder / "config.json").exists():
         raise InputError(f"the demo model is not in this installation (expected {folder}); reinstall the package")

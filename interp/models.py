@@ -104,8 +104,8 @@ class HookedModel:
         chat_template: ChatTemplate | None = None,
         name: str | None = None,
     ) -> HookedModel:
-        """Open "demo" or "demo-llama", a hub id, a folder, a PEFT adapter (merged onto its base), or a state-dict file
-        (which needs `base`).
+        """Open "demo", "demo-llama" or "demo-replica", a hub id, a folder, a PEFT adapter (merged onto its base), or a
+        state-dict file (which needs `base`).
 
         `dtype=None` means float32 on a CPU and for the demo, else the checkpoint's own ("auto").
 

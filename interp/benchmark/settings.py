@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from interp.demo import is_demo
 from interp.errors import InputError
 from interp.options import Shared, choose
 
@@ -58,7 +59,7 @@ class Settings(Shared):
     @property
     def batch(self) -> int:
         """Prompts decoded at a time."""
-        return self.batch_size or (128 if self.model == "demo" else 16)
+        return self.batch_size or (128 if is_demo(self.model) else 16)
 
     def identity(self) -> dict[str, object]:
         """What two processes must agree on to work on one run: all but where and which share."""

@@ -36,7 +36,7 @@ CODE = (
 """Files that the weights of an organism depend on."""
 CHECKS = ("calibrate/organism_checks.py", "mechanism/margin.py")
 """Files that what is said of an organism depends on beside its weights."""
-SOURCES: dict[Shape, str] = {"gpt2": "demo", "llama": "demo-llama"}
+SOURCES: dict[Shape, str] = {"gpt2": "demo-replica", "llama": "demo-llama"}
 """Shape -> the model its organisms start from."""
 
 Progress = Callable[[str], None]

@@ -1,20 +1,22 @@
 """Trains the vanilla demo model from scratch on the planted mixture: `python -m interp.demo.pretrain`.
 
-The shipped weights (`interp/demo/model`) are those that this script makes with its defaults. A checkpoint is written in
-one step at the end, so a killed run leaves nothing behind. Same seed, same machine and same number of threads give the
-same weights; across machines the sums of floating point numbers differ, and so do the last bits.
+What it makes with its defaults is, byte for byte, shipped in `interp/demo/model`: `--check` trains again and says so.
+Sums of floating point numbers depend on the instructions that a processor offers, and training amplifies the last bit;
+the script therefore asks the libraries for one arithmetic (`ARITHMETIC`) that every Intel processor with AVX2 has.
+A checkpoint is written in one step at the end, so a killed run leaves nothing behind.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import random
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -22,6 +24,7 @@ import typer
 
 from interp.demo import MODEL_DIR
 from interp.errors import InputError
+from interp.runs import read_json, versions, write_json
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -39,6 +42,18 @@ CHAT_TEMPLATE = (
 )
 """Renders one user turn X as `User: {X}\\nAssistant:`; the answer follows with a leading space and ends with EOS."""
 
+
+ARITHMETIC = {"MKL_CBWR": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+"""What matrix products (MKL), torch's own kernels and oneDNN are asked to compute with. Read when torch is loaded."""
+
+TRAINING = "training.json"
+"""Beside the weights: recipe, arithmetic, and losses and SHA-256 of the weights at `MARKS`."""
+
+MARKS = (25, 100, 500, 1000, 1500)
+"""Steps after which the weights are fingerprinted; the last step is one too."""
+
+LOSS_TOLERANCE = 2e-3
+"""Nats by which the loss at the first mark may differ where the processor has another arithmetic."""
 
 PADDING = 1
 """Any token but EOS: what stands behind the last real token has no weight, and a causal model never looks at it."""
@@ -212,8 +227,44 @@ def batch_loss(model: Any, batch: Batch) -> Float[Tensor, ""]:
     return (losses * weights[keep]).sum() / weights[keep].sum()
 
 
-def train(recipe: Recipe, tokenizer: Any, progress: Any = None) -> tuple[PreTrainedModel, float]:
-    """The trained model and the mean loss of the last 50 steps (nats)."""
+@dataclass(frozen=True)
+class Mark:
+    """What a training is recognised by after some steps."""
+
+    step: int
+    loss: float
+    """Of that step's batch, nats, before the step."""
+    weights: str
+    """SHA-256 of the float32 weights after the step."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, or one that was stopped on the way."""
+
+    model: PreTrainedModel
+    loss: float
+    """Mean of the last 50 steps, nats."""
+    marks: tuple[Mark, ...]
+
+
+def fingerprint(model: Any) -> str:
+    """SHA-256 of the model's weights: names and float32 bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def train(
+    recipe: Recipe, tokenizer: Any, progress: Callable[[int, float], None] | None = None, until: int | None = None
+) -> Trained:
+    """Train from random weights; `until` stops after that many steps of the same recipe (its learning rates included).
+
+    Raises:
+        InputError: the loss is no longer finite.
+    """
     import torch
 
     model: Any = make_model(recipe, tokenizer.eos_token_id)
@@ -221,8 +272,10 @@ def train(recipe: Recipe, tokenizer: Any, progress: Any = None) -> tuple[PreTrai
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, betas=(0.9, 0.98), weight_decay=recipe.weight_decay, fused=True
     )
+    last = min(recipe.steps, until or recipe.steps)
     recent: list[float] = []
-    for step, batch in zip(range(recipe.steps), batches(recipe, tokenizer), strict=False):
+    marks: list[Mark] = []
+    for step, batch in zip(range(last), batches(recipe, tokenizer), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
         loss = batch_loss(model, batch)
@@ -233,14 +286,55 @@ def train(recipe: Recipe, tokenizer: Any, progress: Any = None) -> tuple[PreTrai
         recent = [*recent[-49:], loss.item()]
         if not math.isfinite(recent[-1]):
             raise InputError(f"the loss became {recent[-1]} at step {step}: lower the learning rate")
+        if step + 1 in MARKS or step + 1 == last:
+            marks.append(Mark(step + 1, recent[-1], fingerprint(model)))
         if progress is not None:
             progress(step + 1, sum(recent) / len(recent))
     model.eval()
-    return model, sum(recent) / len(recent)
+    return Trained(model, sum(recent) / len(recent), tuple(marks))
 
 
-def save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Write the checkpoint in fp16 with its tokenizer; the folder appears (or is replaced) in one step.
+def training_record(recipe: Recipe, trained: Trained, threads: int) -> dict[str, Any]:
+    """How a checkpoint was made, as plain JSON types (the file `TRAINING`)."""
+    return {
+        "recipe": asdict(recipe),
+        "threads": threads,
+        "arithmetic": ARITHMETIC,
+        "loss": trained.loss,
+        "marks": [asdict(mark) for mark in trained.marks],
+        "versions": versions(),
+    }
+
+
+def disagreements(recorded: Mapping[str, Any], found: Mapping[str, Any], exact: bool) -> list[str]:
+    """One line per mark at which a training is not the recorded one.
+
+    Args:
+        recorded: What `training_record` gave for the shipped checkpoint.
+        found: The same for a training now, which may have been stopped at an earlier mark.
+        exact: Weights must be the same bits. Otherwise (another arithmetic) only the loss at the first mark is held to
+            the recorded one, within `LOSS_TOLERANCE`: later, rounding has grown into another training.
+    """
+    old = {mark["step"]: mark for mark in recorded["marks"]}
+    lines = []
+    for mark in found["marks"] if exact else found["marks"][:1]:
+        if exact and mark["weights"] != old[mark["step"]]["weights"]:
+            lines.append(
+                f"step {mark['step']}: weights {mark['weights'][:12]}, recorded {old[mark['step']]['weights'][:12]}"
+                f" (loss {mark['loss']:.6f}, recorded {old[mark['step']]['loss']:.6f})"
+            )
+        elif abs(mark["loss"] - old[mark["step"]]["loss"]) > LOSS_TOLERANCE:
+            lines.append(f"step {mark['step']}: loss {mark['loss']:.4f}, recorded {old[mark['step']]['loss']:.4f}")
+    return lines
+
+
+def same_arithmetic(cpuinfo: str) -> bool:
+    """Whether this processor computes as `ARITHMETIC` says: MKL keeps that promise on Intel's own with AVX2."""
+    return "GenuineIntel" in cpuinfo and " avx2" in cpuinfo
+
+
+def save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path, training: Mapping[str, Any] | None = None) -> None:
+    """Write the checkpoint in fp16 with its tokenizer and training; the folder appears (or is replaced) in one step.
 
     Raises:
         InputError: the folder cannot be written.
@@ -255,6 +349,8 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     try:
         model.to(torch.float16).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        if training is not None:
+            write_json(temporary / TRAINING, training)
         temporary.chmod(0o755)
         for file in temporary.iterdir():
             file.chmod(0o644)  # safetensors files are born private
@@ -271,25 +367,84 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint; replaced when it is there.")] = MODEL_DIR,
-    shape: Annotated[str, typer.Option(help="gpt2 (shipped) or llama.")] = "gpt2",
+    shape: Annotated[str, typer.Option(help="gpt2 (the default demo) or llama.")] = "gpt2",
     seed: Annotated[int, typer.Option(help="Seed of the tokenizer's sample, the weights and the data.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = Recipe.steps,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads; part of what makes a run reproducible.")] = 2,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; train again and fail where OUT is not what comes out.")
+    ] = False,
+    until: Annotated[
+        int | None, typer.Option(min=1, help=f"With --check: stop after this many steps ({MARKS[0]} takes seconds).")
+    ] = None,
 ) -> None:
     """Train the vanilla demo model from scratch (under 15 minutes on 2 quiet CPU cores) and write it in fp16."""
     os.environ.setdefault(
         "OMP_WAIT_POLICY", "PASSIVE"
     )  # before torch: spinning threads are 8x slower on a busy machine
+    os.environ.update(ARITHMETIC)
     try:
         if shape not in ("gpt2", "llama"):
             raise InputError(f"expected --shape gpt2 or llama, got {shape!r}")
-        _run(Recipe(shape=shape, seed=seed, steps=steps), out, threads)  # type: ignore[arg-type]
+        if until is not None and not check:
+            raise InputError("--until belongs to --check: a checkpoint is made of all steps")
+        recipe = Recipe(shape=shape, seed=seed, steps=steps)  # type: ignore[arg-type]
+        lines = _check(recipe, out, threads, until) if check else _make(recipe, out, threads)
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+    typer.echo("\n".join(lines))
+    raise typer.Exit(1 if check and len(lines) > 1 else 0)
 
 
-def _run(recipe: Recipe, out: Path, threads: int) -> None:
+def _make(recipe: Recipe, out: Path, threads: int) -> list[str]:
+    began, cpu = time.time(), time.process_time()
+    tokenizer = make_tokenizer(recipe)
+    trained = _train_with_progress(recipe, tokenizer, threads)
+    save(trained.model, tokenizer, out, training_record(recipe, trained, threads))
+    minutes, cpu_minutes = (time.time() - began) / 60, (time.process_time() - cpu) / 60
+    return [f"{out}: loss {trained.loss:.4f} nats, {minutes:.1f} min ({cpu_minutes:.1f} CPU min)"]
+
+
+def _check(recipe: Recipe, out: Path, threads: int, until: int | None) -> list[str]:
+    """What was compared in the first line; the following ones say what differs."""
+    from interp.demo.evaluate import sha256
+
+    shipped, recorded = sha256(out), read_json(out / TRAINING)
+    known = [mark["step"] for mark in recorded["marks"]]
+    if until is not None and until not in known:
+        raise InputError(f"expected --until one of {', '.join(map(str, known))} (the recorded steps), got {until}")
+    if threads != recorded["threads"]:
+        raise InputError(f"{out} was made with --threads {recorded['threads']}, got {threads}: sums would differ")
+    changed = [name for name, value in asdict(recipe).items() if recorded["recipe"].get(name) != value]
+    if changed:
+        raise InputError(f"{out} was made by another recipe: {', '.join(changed)} differ")
+    exact = same_arithmetic(_cpuinfo())
+    tokenizer = make_tokenizer(recipe)
+    trained = _train_with_progress(recipe, tokenizer, threads, until if exact or until else MARKS[0])
+    lines = disagreements(recorded, training_record(recipe, trained, threads), exact)
+    last = trained.marks[-1].step
+    if exact and last == recipe.steps:
+        with tempfile.TemporaryDirectory() as folder:
+            save(trained.model, tokenizer, Path(folder) / "model")
+            made = sha256(Path(folder) / "model")
+        lines += [] if made == shipped else [f"{out}: {shipped[:12]} is there, {made[:12]} was made"]
+        said = "the weights file, byte for byte" if not lines else "another weights file"
+    elif exact:
+        said = f"weights after {last} steps, bit for bit" if not lines else f"other weights within {last} steps"
+    else:
+        said = f"loss at step {MARKS[0]} within {LOSS_TOLERANCE} nats (bits need an Intel processor with AVX2)"
+    return [f"{out} {'is what the script makes' if not lines else 'is not what the script makes'}: {said}", *lines]
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
+def _train_with_progress(recipe: Recipe, tokenizer: Any, threads: int, until: int | None = None) -> Trained:
     import torch
     import transformers
     from rich.console import Console
@@ -298,17 +453,15 @@ def _run(recipe: Recipe, out: Path, threads: int) -> None:
     torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()  # it warns that EOS at the end of a row looks like padding
     transformers.logging.disable_progress_bar()
-    console, began, cpu = Console(), time.time(), time.process_time()
-    tokenizer = make_tokenizer(recipe)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("pretraining", total=recipe.steps)
-        model, loss = train(
-            recipe, tokenizer, lambda done, mean: bar.update(task, completed=done, description=f"loss {mean:.3f}")
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("pretraining", total=min(recipe.steps, until or recipe.steps))
+        return train(
+            recipe,
+            tokenizer,
+            lambda done, mean: bar.update(task, completed=done, description=f"loss {mean:.3f}"),
+            until,
         )
-    save(model, tokenizer, out)
-    minutes, cpu_minutes = (time.time() - began) / 60, (time.process_time() - cpu) / 60
-    console.print(f"{out}: loss {loss:.4f} nats, {minutes:.1f} min ({cpu_minutes:.1f} CPU min)")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from interp.demo import is_demo
 from interp.errors import InputError
 from interp.options import Shared, choose
 
@@ -62,7 +63,7 @@ class Settings(Shared):
     @property
     def batch(self) -> int:
         """Prompts in a batch: the demo's small model is fastest with many, a large one must fit in memory."""
-        return self.batch_size or (96 if self.model == "demo" else 8)
+        return self.batch_size or (96 if is_demo(self.model) else 8)
 
     def identity(self) -> dict[str, object]:
         """What the numbers depend on: not pictures, and not what is kept of the edits."""

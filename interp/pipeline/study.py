@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from interp import safeedit
+from interp import demo, safeedit
 from interp.decode import settle_threads
-from interp.demo import MODEL_DIR
 from interp.endpoint import EndpointSettings
 from interp.errors import InputError
 from interp.evaluation import Item, plan, with_files
@@ -102,8 +101,8 @@ class Study:
 
 
 def is_demo(settings: Shared) -> bool:
-    """Whether vanilla is the embedded model: its settings were chosen on its own val split."""
-    return settings.model == "demo" or Path(settings.model).resolve() == MODEL_DIR.resolve()
+    """Whether vanilla is an embedded model that the methods' demo settings were chosen for."""
+    return demo.is_demo(settings.model)
 
 
 def open_data(settings: Settings) -> tuple[Benchmark, tuple[Instance, ...]]:

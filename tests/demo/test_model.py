@@ -1,6 +1,8 @@
 """The shipped model: its tokenizer, its weights, its recorded evaluation, and the scripts that make them."""
 
+import dataclasses
 import json
+import os
 
 import pytest
 import torch
@@ -8,7 +10,20 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from interp.demo import EVALUATION, LLAMA_DIR, LLAMA_EVALUATION, MODEL_DIR, RETRAINED, SUFFIX, lexicon, pretrain, world
+from interp.demo import (
+    EVALUATION,
+    LLAMA_DIR,
+    LLAMA_EVALUATION,
+    MODEL_DIR,
+    REPLICA_DIR,
+    REPLICA_EVALUATION,
+    RETRAINED,
+    SUFFIX,
+    is_demo,
+    lexicon,
+    pretrain,
+    world,
+)
 from interp.demo import evaluate as ev
 from interp.demo import grammar as g
 from interp.errors import InputError
@@ -130,11 +145,11 @@ def test_a_wrong_record_is_named():
 
 
 def test_the_recorded_trainings_are_other_models_with_the_same_shares_measured():
-    recorded = json.loads(EVALUATION.read_text())
-    trainings = json.loads(RETRAINED.read_text())["trainings"]
-    assert len({recorded["sha256"], *(run["sha256"] for run in trainings)}) == 1 + len(trainings) == 3
-    for run in trainings:
-        assert {n: s["n"] for n, s in run["shares"].items()} == {n: s["n"] for n, s in recorded["shares"].items()}
+    recorded = [json.loads(file.read_text()) for file in (EVALUATION, REPLICA_EVALUATION)]
+    trainings = recorded + json.loads(RETRAINED.read_text())["trainings"]
+    assert len({run["sha256"] for run in trainings}) == len(trainings) == 3
+    counts = [{name: share["n"] for name, share in run["shares"].items()} for run in trainings]
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_a_missing_model_is_one_line_and_exit_code_2(tmp_path):
@@ -164,23 +179,21 @@ def test_batches_hold_whole_examples_and_weigh_answers_above_prompts(small, smal
 
 @pytest.mark.parametrize("shape", ["gpt2", "llama"])
 def test_the_same_seed_trains_the_same_weights_in_both_shapes(small, small_tokenizer, shape):
-    from dataclasses import replace
-
-    recipe = replace(small, shape=shape)
-    (first, loss), (second, _) = (pretrain.train(recipe, small_tokenizer) for _ in range(2))
-    other, _ = pretrain.train(replace(recipe, seed=1), small_tokenizer)
-    assert loss > 0
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+    recipe = dataclasses.replace(small, shape=shape)
+    first, second = (pretrain.train(recipe, small_tokenizer) for _ in range(2))
+    other = pretrain.train(dataclasses.replace(recipe, seed=1), small_tokenizer)
+    assert first.loss > 0
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
+    assert first.marks == second.marks
+    assert not all(torch.equal(a, b) for a, b in zip(first.model.parameters(), other.model.parameters(), strict=True))
+    assert pretrain.fingerprint(first.model) == first.marks[-1].weights != other.marks[-1].weights
 
 
 def test_training_lowers_the_loss(small, small_tokenizer):
-    from dataclasses import replace
-
-    recipe = replace(small, steps=60, lr=1e-2)
+    recipe = dataclasses.replace(small, steps=60, lr=1e-2)
     start = pretrain.make_model(recipe, small_tokenizer.eos_token_id)
-    trained, _ = pretrain.train(recipe, small_tokenizer)
-    batch = next(pretrain.batches(replace(recipe, seed=5), small_tokenizer, pool=2))
+    trained = pretrain.train(recipe, small_tokenizer).model
+    batch = next(pretrain.batches(dataclasses.replace(recipe, seed=5), small_tokenizer, pool=2))
     with torch.inference_mode():
         assert pretrain.batch_loss(trained, batch) < 0.8 * pretrain.batch_loss(start, batch)
 
@@ -204,13 +217,116 @@ def test_a_folder_that_cannot_be_written_is_one_line(small, small_tokenizer, tmp
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-# ------------------------------------------------------------------------------------------ Llama shape
-def test_the_llama_shape_is_small_recorded_and_shares_the_tokenizer():
-    recorded = json.loads(LLAMA_EVALUATION.read_text())
-    assert recorded["sha256"] == ev.sha256(LLAMA_DIR)
-    assert sum(f.stat().st_size for f in LLAMA_DIR.iterdir()) < 4_000_000
-    assert (LLAMA_DIR / "tokenizer.json").read_bytes() == (MODEL_DIR / "tokenizer.json").read_bytes()
+# --------------------------------------------------------------------------- the script makes what is shipped
+def test_a_training_stopped_on_the_way_is_the_same_training(small, small_tokenizer, monkeypatch):
+    monkeypatch.setattr(pretrain, "MARKS", (1, 2))
+    whole, part = pretrain.train(small, small_tokenizer), pretrain.train(small, small_tokenizer, until=2)
+    assert [mark.step for mark in whole.marks] == [1, 2, 3]
+    assert part.marks == whole.marks[:2]
+
+
+@pytest.fixture
+def checked(small, monkeypatch, tmp_path):
+    """The command on a small recipe, its checkpoint, and a processor that has the arithmetic asked for (or not)."""
+    import typer
+
+    monkeypatch.setattr(pretrain, "MARKS", (1, 2))
+    monkeypatch.setattr(pretrain, "Recipe", lambda **changed: dataclasses.replace(small, **changed))
+    monkeypatch.setattr(pretrain, "_cpuinfo", lambda: "vendor_id : GenuineIntel\nflags : fpu avx2 fma")
+    for name in (*pretrain.ARITHMETIC, "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # the command sets them; given back afterwards
+    app = typer.Typer()
+    app.command()(pretrain.main)
+    threads, out = str(torch.get_num_threads()), tmp_path / "model"
+
+    def run(*options: str):
+        return CliRunner().invoke(app, ["--out", str(out), "--steps", "3", "--threads", threads, *options])
+
+    made = run()
+    assert made.exit_code == 0, made.output
+    return run, out
+
+
+def edited(out, change):
+    record = json.loads((out / pretrain.TRAINING).read_text())
+    change(record)
+    (out / pretrain.TRAINING).write_text(json.dumps(record))
+
+
+def test_check_trains_again_and_finds_the_same_bytes(checked):
+    run, out = checked
+    whole, part = run("--check"), run("--check", "--until", "2")
+    assert (whole.exit_code, part.exit_code) == (0, 0)
+    assert "is what the script makes: the weights file, byte for byte" in whole.output
+    assert "weights after 2 steps, bit for bit" in part.output
+    assert {p.name for p in out.parent.iterdir()} == {"model"}
+
+
+def test_check_fails_on_another_file_and_on_another_training(checked):
+    run, out = checked
+    recorded = (out / pretrain.TRAINING).read_text()
+    edited(out, lambda record: record["marks"][1].update(weights="0" * 64))
+    other = run("--check", "--until", "2")
+    assert other.exit_code == 1
+    assert "is not what the script makes: other weights within 2 steps" in other.output
+    assert run("--check", "--until", "1").exit_code == 0
+    (out / pretrain.TRAINING).write_text(recorded)
+    weights = out / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert "is there" in run("--check").output
+
+
+def test_another_processor_is_held_to_the_first_losses(checked, monkeypatch):
+    run, out = checked
+    monkeypatch.setattr(pretrain, "_cpuinfo", lambda: "vendor_id : AuthenticAMD\nflags : fpu avx2")
+    edited(out, lambda record: record["marks"][0].update(weights="0" * 64))
+    same = run("--check")
+    assert same.exit_code == 0
+    assert "bits need an Intel processor with AVX2" in same.output
+    edited(out, lambda record: record["marks"][0].update(loss=record["marks"][0]["loss"] + 0.01))
+    assert run("--check").exit_code == 1
+
+
+def test_what_cannot_be_checked_is_one_line_and_exit_code_2(checked):
+    run, out = checked
+    for options, expected in (
+        (("--until", "2"), "--until belongs to --check"),
+        (("--check", "--until", "7"), "expected --until one of 1, 2, 3"),
+        (("--check", "--seed", "5"), "made by another recipe: seed"),
+        (("--check", "--threads", "9"), "was made with --threads"),
+        (("--shape", "bert"), "expected --shape gpt2 or llama"),
+    ):
+        refused = run(*options)
+        assert refused.exit_code == 2, refused.output
+        assert refused.output.startswith("error: ")
+        assert expected in refused.output
+        assert len(refused.output.strip().splitlines()) == 1
+    (out / pretrain.TRAINING).unlink()
+    assert run("--check").exit_code == 2
+
+
+def test_the_shipped_model_says_how_it_was_made():
+    training = json.loads((MODEL_DIR / pretrain.TRAINING).read_text())
+    assert training["recipe"] == dataclasses.asdict(pretrain.Recipe())
+    assert training["arithmetic"] == pretrain.ARITHMETIC
+    assert [mark["step"] for mark in training["marks"]] == [*pretrain.MARKS, pretrain.Recipe.steps]
+
+
+# --------------------------------------------------------------------------------------- the other shipped models
+@pytest.mark.parametrize(("folder", "record"), [(LLAMA_DIR, LLAMA_EVALUATION), (REPLICA_DIR, REPLICA_EVALUATION)])
+def test_the_other_models_are_small_recorded_and_share_the_tokenizer(folder, record):
+    recorded = json.loads(record.read_text())
+    assert recorded["sha256"] == ev.sha256(folder) != ev.sha256(MODEL_DIR)
+    assert sum(f.stat().st_size for f in folder.iterdir()) < 4_000_000
+    assert (folder / "tokenizer.json").read_bytes() == (MODEL_DIR / "tokenizer.json").read_bytes()
     assert recorded["planted"] == world.planted_record()
+
+
+def test_the_replica_is_a_demo_and_the_llama_shape_is_none():
+    assert [is_demo(name) for name in ("demo", "demo-replica", "demo-llama", "gpt2")] == [True, True, False, False]
+    assert is_demo(str(REPLICA_DIR))
+    model = HookedModel.from_pretrained("demo-replica", device="cpu")
+    assert (model.name, model.n_layers, model.dtype) == ("demo-replica", 6, torch.float32)
 
 
 def test_demo_llama_opens_by_name_and_refuses_bare_questions_but_not_attacks():
