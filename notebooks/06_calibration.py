@@ -14,8 +14,8 @@
 # # Calibration: can these measures be trusted?
 #
 # A measure that says "erased" or "layer 3" should first be shown models where somebody knows the answer. *Organisms* are
-# such models: the demo is aligned until attacks fail, a behaviour is planted in one matrix, and then taken away by a route
-# that its construction fixes: put back (**erased**), through the inputs of the matrix (**bypassed**), around it
+# such models: a demo (another training than the one that is looked into elsewhere) is aligned until attacks fail, a
+# behaviour is planted in one matrix, and then taken away by a route that its construction fixes: put back (**erased**), through the inputs of the matrix (**bypassed**), around it
 # (**parallel**), after it (**masked**), in two parts (**mixed**), or not at all.
 #
 # This notebook reads the committed calibration and then makes and looks at one organism itself.

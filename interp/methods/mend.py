@@ -118,7 +118,7 @@ class Mend:
     @classmethod
     def demo(cls) -> Mend:
         """Settings for the demo, of which `experiments/sweep_rivals.py` chose the learning rate on val."""
-        return cls(rank=64, steps=40, accumulate=8, lr=1e-3, val_every=20, val_size=12, patience=40)
+        return cls(rank=64, steps=40, accumulate=8, lr=1e-4, val_every=20, val_size=12, patience=40)
 
     # ------------------------------------------------------------------------------------- training
     def prepare(
