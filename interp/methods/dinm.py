@@ -123,7 +123,7 @@ class Dinm:
     @classmethod
     def demo(cls) -> Dinm:
         """The paper's settings with the learning rate that `experiments/sweep_sft_dpo_dinm.py` chose on val."""
-        return cls(lr=1e-3)
+        return cls(lr=2e-3)
 
     @classmethod
     def reference(cls, padding: Literal["right", "left"] = "right", **changes: Any) -> Dinm:
