@@ -131,6 +131,7 @@ def _rate_lane(fig: go.Figure, y: int, row: ComparisonRow, record: RegionToxicit
     null = record.null_change
     band(fig, y, scale * null.high, scale * null.low, col=1)
     low, high = sorted((scale * record.change.low, scale * record.change.high))
+    low, high = min(low, record.rate), max(high, record.rate)  # an exact change: its quotient differs in the last bit
     _bar(fig, y, Estimate(record.rate, low, high, record.change.n, "%"), row, style, col=1)
 
 

@@ -140,6 +140,20 @@ def test_a_rate_that_is_not_above_chance_is_written_and_never_drawn(usual: Compa
     assert not [t for t in figure.data if t.type == "bar" and t.xaxis == "x"]
 
 
+def test_a_rate_whose_quotient_rounds_past_its_exact_change_is_drawn() -> None:
+    # -100 / v * change and -100 * change / v differ in the last bit here, and the interval has no width.
+    base = comparison(above_chance=True)
+    row = next(row for row in base.rows if row.name == "sft")
+    change = replace(
+        row.region[0].change, value=-0.0005112747213686085, low=-0.0005112747213686085, high=-0.0005112747213686085
+    )
+    record = replace(row.region[0], vanilla=0.020246706872520715, change=change)
+    assert record.rate is not None
+    assert record.rate != -100.0 / record.vanilla * change.value
+    rows = tuple(replace(r, region=(record, *r.region[1:])) if r is row else r for r in base.rows)
+    region_and_shift(replace(base, rows=rows))
+
+
 def test_a_rate_above_chance_is_a_bar_with_the_null_behind_it() -> None:
     figure = region_and_shift(comparison(above_chance=True))
     drawn = {t.name: t for t in figure.data if t.type == "bar" and t.xaxis == "x"}
