@@ -47,8 +47,8 @@ def page(calibration: Calibration) -> str:
         "",
         f"{len(c.organisms)} organisms with a truth known by construction, made from "
         + " and ".join(f"{n} plants in the {shape} shape" for shape, n in sorted(plants.items()))
-        + f" of the demo (in the gpt2 shape `demo-replica`, another training than the demo that figures and tables look "
-        f"into); {len(c.refused)} were refused because their recipe did not make what it should. "
+        + " of the demo (in the gpt2 shape `demo-replica`, another training than the demo that figures and tables "
+        f"look into); {len(c.refused)} were refused because their recipe did not make what it should. "
         f"{c.n_prompts} test prompts each, seed {c.seed}. Thresholds were chosen on one half of the plants (“set”) and "
         f"are reported on the other (“held-out”){FRESH if fresh else ''}. "
         "Organisms calibrate a measure; they say nothing about where real models keep anything.",

@@ -118,7 +118,17 @@ def _verdict(swap: SwapShares | None, thresholds: Thresholds) -> tuple[Reading, 
     if word == "no effect":
         if swap.n < FEWEST:
             return "undecided", f"{swap.n} prompts cannot show an effect: at least {FEWEST} are needed."
-        return word, "Too few prompts stopped complying to ask where the change was made."
+        if swap.compliance_drop.low > 0:
+            return "undecided", (
+                "There is an effect, but too few prompts stopped complying to ask where the change was made: the "
+                f"interval would have to lie above {thresholds.gate:g} points."
+            )
+        if not swap.answerable:
+            return "undecided", (
+                f"Vanilla complies with too few of the {swap.n} prompts: had every one been refused, the interval "
+                f"would still begin below {thresholds.gate:g} points."
+            )
+        return word, "That prompts stopped complying cannot be told from no effect."
     if swap.identity:
         return "undecided", (
             f"Only W_V of layer {k} was changed, and the shares are read there: that they call it erased is algebra, "

@@ -135,9 +135,10 @@ def swap_shares(
 
     erased, bypassed, parallel, downstream, upstream = estimates(data, _shares_and_upstream, "share")
     before, after = estimates(data[:, [1, 0]], lambda x: x, "nats")
-    gate = compliance_drop(
-        found.vanilla, found.model, seed=seed, over=named, clusters=clusters, crossed=found.prompt
-    )  # fmt: skip
+    gate, most = (
+        compliance_drop(found.vanilla, model, seed=seed, over=named, clusters=clusters, crossed=found.prompt)
+        for model in (found.model, np.full_like(found.model, np.inf))
+    )
     return SwapShares(
         model=model,
         layer=layer,
@@ -154,6 +155,7 @@ def swap_shares(
         n=n,
         upstream=upstream,
         units=units,
+        answerable=most.low >= thresholds.gate,
     )
 
 

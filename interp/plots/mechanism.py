@@ -150,6 +150,12 @@ def swap_shares(comparison: Comparison) -> go.Figure:
     return finish(fig, 560, 120 + 74 * max(len(rows), 1), margin={"t": 40, "l": 124})
 
 
+def _nothing_to_divide(swap: SwapShares) -> str:
+    if swap.compliance_drop.low > 0:
+        return "too small to divide"
+    return "no effect to divide" if swap.answerable else "too few prompts to ask"
+
+
 def stacked_shares(comparison: Comparison) -> go.Figure:
     """The four shares of each method as one stacked bar, at the layer that decides and at the toxic one.
 
@@ -177,7 +183,7 @@ def stacked_shares(comparison: Comparison) -> go.Figure:
         )  # fmt: skip
     for bar, swap in zip(bars, (r.swap for r in found), strict=True):
         if swap.gated or algebraic(swap):
-            text = "no effect to divide" if swap.gated else "by algebra"
+            text = _nothing_to_divide(swap) if swap.gated else "by algebra"
             fig.add_annotation(
                 text=text, x=50 if swap.gated else 101, y=bar, font={"size": SMALL, "color": MUTED},
                 xanchor="center" if swap.gated else "left", showarrow=False,

@@ -118,7 +118,8 @@ def _how_to_read(c: Comparison) -> str:
         "<b>Erased</b>: the change of behaviour passes through the toxic region's own weights. <b>Bypassed</b>: it "
         "passes through what flows into the region. <b>Parallel</b>: around the region; <b>upstream</b>: in front of "
         "it, by which route is open; <b>masked</b>: after it, the region still does what it did; <b>mixed</b>: no "
-        "route carries it alone; <b>no effect</b>: too little changed to ask. "
+        "route carries it alone; <b>no effect</b>: no change of behaviour beyond chance; <b>undecided</b>: too small "
+        "a change or too few prompts to ask, or algebra. "
         "<b>Undecided</b>: the evidence does not tell.",
         "Brackets hold 95 % intervals; n is the number of independent units. A number beside its <b>null</b> is only "
         "as good as its distance from what random directions give.",

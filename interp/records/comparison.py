@@ -19,7 +19,7 @@ from interp.records.numbers import Estimate
 Reading = Literal[
     "erased", "bypassed", "parallel", "upstream", "masked", "mixed", "no effect", "undecided", "reference"
 ]
-"""`ShareVerdict`, or "undecided" where the shares cannot tell (algebra, too few prompts, none measured)."""
+"""`ShareVerdict`, or "undecided" where the shares cannot tell (algebra, too small an effect, too few prompts, none)."""
 
 
 @dataclass(frozen=True)

@@ -208,3 +208,5 @@ class SwapShares:
     """Edits that are not among these shares, because their own are algebra at this layer."""
     suffix: bool = False
     """Whether both models were asked with the suffix S: what a change adds to the prompt, not what it does alone."""
+    answerable: bool = True
+    """False where vanilla complies with so few prompts that refusing all of them would not have opened the gate."""

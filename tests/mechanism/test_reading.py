@@ -36,14 +36,16 @@ def swap(
     identity=False,
     layer: int = 4,
     n: int = 27,
+    drop: float | None = None,
 ) -> SwapShares:
     def share(x: float) -> Estimate:
         return Estimate(x, x - width, x + width, 27, "share")
 
     rest = 1 - erased - bypassed - parallel
+    least = (-5.0 if gated else 45.0) if drop is None else drop
     return SwapShares(
         "m", layer, share(erased), share(bypassed), share(parallel), share(rest), (erased, bypassed, parallel, rest),
-        exact(-3.0, 27), exact(3.0, 27), Estimate(60.0, 5.0 if gated else 45.0, 75.0, 27), gated, identity, n,
+        exact(-3.0, 27), exact(3.0, 27), Estimate(60.0, least, 75.0, 27), gated, identity, n,
         share(bypassed + parallel),
     )  # fmt: skip
 
@@ -63,6 +65,7 @@ def test_vanilla_is_the_reference() -> None:
         (swap(erased=0.72, width=0.1), "mixed"),
         (swap(erased=0.5, bypassed=0.5), "mixed"),
         (swap(erased=0.95, gated=True), "no effect"),
+        (swap(erased=0.95, gated=True, drop=2.0), "undecided"),
         (swap(erased=0.95, gated=True, n=4), "undecided"),
         (swap(erased=1.0, width=0.0, identity=True), "undecided"),
         (swap(erased=1.0, width=0.0, identity=True, gated=True), "no effect"),
@@ -71,6 +74,19 @@ def test_vanilla_is_the_reference() -> None:
 )
 def test_the_verdict_follows_from_the_shares_unless_they_are_algebra(found: SwapShares | None, verdict: str) -> None:
     assert conclude([toxicity(p=0.5)], shift(), found).verdict == verdict
+
+
+def test_an_effect_that_is_too_small_to_divide_is_not_called_none() -> None:
+    said = conclude([], None, swap(gated=True, drop=2.0))
+    assert said.evidence.startswith("There is an effect, but too few prompts stopped complying to ask")
+    assert "lie above 25 points" in said.evidence
+    assert "cannot be told from no effect" in conclude([], None, swap(gated=True)).evidence
+
+
+def test_where_vanilla_complies_with_too_few_prompts_no_change_is_called_none() -> None:
+    said = conclude([], None, replace(swap(gated=True), answerable=False))
+    assert said.verdict == "undecided"
+    assert "Vanilla complies with too few of the 27 prompts" in said.evidence
 
 
 def test_shares_at_a_layer_located_independently_decide_and_the_others_are_told() -> None:
@@ -110,7 +126,7 @@ def test_what_was_asked_with_s_has_a_verdict_of_its_own_and_is_never_mixed_in() 
     said = conclude([], None, None, alone, given, located="push")
     assert (said.verdict, said.with_suffix) == ("no effect", "bypassed")
     without, with_s = said.evidence.split("With S on both sides")
-    assert "Too few prompts stopped complying" in without
+    assert "cannot be told from no effect" in without
     assert "independently of the edit (push)" not in without
     for words in ("in what flows into W_V of layer 1", "independently of the edit (push)", "S alone moves vanilla's"):
         assert words in with_s
@@ -134,7 +150,7 @@ def test_the_reason_comes_first_and_names_the_layer() -> None:
         "not in W_V; the largest part passes through routes around it"
     )
     assert "No single route at layer 4" in first(swap(erased=0.5, bypassed=0.5))
-    assert "Too few prompts stopped complying" in first(swap(gated=True))
+    assert "cannot be told from no effect" in first(swap(gated=True))
     assert first(swap(gated=True, n=4)).startswith("4 prompts cannot show an effect: at least 5")
     identity = conclude([toxicity(p=0.5)], shift(0.0, identity=True), swap(erased=1.0, width=0.0, identity=True))
     assert "does not show that it was erased rather than overruled" in identity.evidence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -338,6 +339,13 @@ def test_the_plant_left_tells_restored_from_suppressed_in_place() -> None:
     assert plant_left(h, aligned + plant - across, aligned + plant, aligned).value == pytest.approx(1.0, abs=1e-6)
     with pytest.raises(InputError, match="no plant to look for"):
         plant_left(h, aligned, aligned, aligned)
+
+
+@pytest.mark.parametrize(("complying", "answerable"), [(6, True), (4, False), (0, False)])
+def test_a_gate_that_no_change_could_open_is_known(complying: int, answerable: bool) -> None:
+    vanilla = np.array([-1.0] * complying + [1.0] * (6 - complying))
+    found = replace(margins(0.0, 1.0, 6), vanilla=vanilla, model=np.ones(6))
+    assert swap_shares(found, model="m", layer=1).answerable is answerable
 
 
 # ------------------------------------------------------------------------------------------- bands
