@@ -16,6 +16,7 @@ from interp.errors import InputError
 from interp.mechanism.intervals import of_means
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.readout import benign_pairs, forced, kl_by_token, log_probs
+from interp.mechanism.several import behind
 from interp.models import HookedModel
 from interp.records import Bars, Curve, Curves, Estimate, Finding
 from interp.stats import bootstrap
@@ -139,19 +140,20 @@ def _first_tokens_words(finding: Finding) -> str:
         beside = "harmless answers: too little to divide" if harmless is not None else "no harmless answers"
         if control is not None:
             beside = f"harmless answers: {control.value:.0f} % [{control.low:.0f}, {control.high:.0f}]"
-        said.append(
-            f"{e.value:.0f} % [{e.low:.0f}, {e.high:.0f}] for {model} ({beside}; {total.value:.2g} nats in all)"
-        )
+        who = f"{model}, {part}" if (part := behind(e)) else model
+        said.append(f"{e.value:.0f} % [{e.low:.0f}, {e.high:.0f}] for {who} ({beside}; {total.value:.2g} nats in all)")
     if not said and not little:
         return "No model differs from vanilla on the unsafe answers."
     even = finding.facts[f"{ANSWERS[0]}, spread evenly"]
-    text = ""
+    text = []
     if said:
-        text = (
+        text.append(
             f"Of the KL to vanilla along the unsafe answers, the first {FIRST[1]} tokens hold {', '.join(said)}; "
             f"spread evenly it would be {even}."
         )
-    return text + (f" Too little KL to divide: {', '.join(little)}." if little else "")
+    if little:
+        text.append(f"Too little KL to divide: {', '.join(little)}.")
+    return " ".join(text)
 
 
 FIRST_TOKENS = Analysis("first_tokens", measure_first_tokens, _first_tokens_words)

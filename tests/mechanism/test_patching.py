@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,9 @@ from interp.mechanism.patching import (
     with_weights,
 )
 from interp.mechanism.patching.attribution import ALL, BACK, ONE, SIZE, agreement
+from interp.mechanism.patching.maps import NO_EFFECT
 from interp.mechanism.patching.weights import Receiver, donated, everything
+from interp.mechanism.several import over_edits
 from interp.models import HookedModel
 from interp.records import Finding, Instance, Knowledge, dumps, loads
 
@@ -346,3 +349,30 @@ def test_a_model_without_an_effect_is_told_and_not_divided(subjects) -> None:
         found = analysis.measure(same, vanilla)
         assert (found.curves, found.bars, found.grids) == ((), (), ())
         assert "no effect to divide" in analysis.read(found)
+
+
+EDITS = ("edit on instance 1", "edit on instance 2", "edit on instance 3")
+
+
+def without_effect(found: Finding, points: int) -> Finding:
+    """An edit whose change is too small to divide."""
+    said = f"{NO_EFFECT}: complying first tokens fell by {points} points [-7, 7]"
+    return replace(found, curves=(), bars=(), grids=(), facts={"edited": said})
+
+
+@pytest.mark.parametrize("analysis", [PATCHING, ATTRIBUTION, WEIGHT_SWAPS], ids=lambda a: a.name)
+def test_edits_without_an_effect_are_told_and_never_speak_for_all(subjects, analysis) -> None:
+    vanilla, edited = subjects
+    reference, wide = (analysis.measure(s, vanilla) for s in (vanilla, edited))
+    weak = [without_effect(wide, points) for points in (0, 4, 7)]
+    none = merge([reference, over_edits(weak, EDITS)], analysis.read).reading
+    assert "nly vanilla was measured" not in none
+    for name, points in zip(EDITS, (0, 4, 7), strict=True):
+        assert f"{name}: no effect to divide: complying first tokens fell by {points} points" in none
+    one = merge([reference, over_edits([*weak[:2], wide], EDITS)], analysis.read).reading
+    assert one.count("no effect to divide") == 2
+    assert "edited, 1 of 3 edits: " in one
+    assert "true patches of some" not in one  # how long the third took is no effect
+    all_three = merge([reference, over_edits([wide] * 3, EDITS)], analysis.read).reading
+    assert "of 3 edits" not in all_three
+    assert all_three == merge([reference, wide], analysis.read).reading

@@ -29,6 +29,7 @@ from interp.mechanism.robustness import (
     repeated_edits,
     sequential_survival,
 )
+from interp.mechanism.several import over_edits
 from interp.records import Generalization, Verdict
 
 ANALYSES = (FIRST_TOKENS, PREFILL, ATTACK_FAMILIES, QUANTISATION)
@@ -93,6 +94,11 @@ def test_a_total_too_small_to_divide_has_no_shares_and_no_unsafe_answers_are_tol
     found = merge([FIRST_TOKENS.measure(s, llama_subject) for s in (llama_subject, near, far)], FIRST_TOKENS.read)
     assert "Too little KL to divide: dinm (" in found.reading
     assert "for sft (harmless answers: " in found.reading
+    parts = [FIRST_TOKENS.measure(s, llama_subject) for s in (llama_subject, near)]
+    assert merge(parts, FIRST_TOKENS.read).reading.startswith("Too little KL to divide: dinm (")
+    wide = replace(near, model=far.model)
+    mixed = over_edits([FIRST_TOKENS.measure(s, llama_subject) for s in (near, wide)], ("one", "two"))
+    assert "for dinm, 1 of 2 edits (" in merge([parts[0], mixed], FIRST_TOKENS.read).reading
     silent = tuple(replace(i, unsafe_generation=" ") for i in llama_subject.lab.instances)
     bare = Subject("v", llama_subject.model, replace(llama_subject.lab, instances=silent))
     assert (

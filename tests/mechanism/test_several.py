@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from interp.mechanism.lab import merge
-from interp.mechanism.several import over_edits
+from interp.mechanism.several import behind, over_edits
 from interp.records import Bars, Curve, Curves, Estimate, Finding, Grid
 
 NAMES = ("edit on instance 1", "edit on instance 2")
@@ -36,7 +36,29 @@ def test_numbers_are_means_and_intervals_hold_the_spread_over_edits() -> None:
     only = found.bars[0].series["t"][0]
     assert only is not None
     assert only.value == 1.0  # the other edit was not measured there
+    assert (behind(mean), behind(only)) == ("", "1 of 2 edits")
     assert found.seconds == 2
+
+
+def test_two_of_three_edits_are_said_to_be_two_and_one_with_a_panel_alone_to_be_one() -> None:
+    bare = replace(part(1.0, "a"), curves=())
+    found = over_edits([part(1.0, "a"), part(3.0, "a", wide=False), replace(part(5.0, "a"), curves=())], (*NAMES, "c"))
+    two = found.bars[0].series["t"][0]
+    assert two is not None
+    assert two.how.startswith("mean of 2 of 3 edits, lowest")
+    assert behind(two) == behind(found.curves[0].curves[0].y[0]) == "2 of 3 edits"
+    lone = over_edits([bare, part(3.0, "a")], NAMES).curves[0].curves[0].y[0]
+    assert (lone.value, behind(lone)) == (3.0, "1 of 2 edits")
+
+
+def test_a_grid_bears_the_marks_of_every_edit() -> None:
+    first, second = (
+        replace(p, grids=(replace(p.grids[0], marked=marks),))
+        for p, marks in ((part(1.0, "a"), ((0, 0), (1, 0))), (part(2.0, "a"), ((1, 0),)))
+    )
+    third = replace(second, grids=(replace(second.grids[0], marked=((0, 0),)),))
+    assert over_edits([second, second], NAMES).grids[0].marked == ((1, 0),)
+    assert over_edits([second, third], NAMES).grids[0].marked == over_edits([first] * 2, NAMES).grids[0].marked
 
 
 def test_the_mean_of_equal_numbers_stays_in_their_interval() -> None:

@@ -19,7 +19,7 @@ from interp.mechanism.intervals import of_means
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.margin import MarginTokens
 from interp.mechanism.patching.activations import GRIDS, LAST, PLACES, Patched, all_patches, effects
-from interp.mechanism.patching.maps import NAMES, NO_EFFECT, SHARE, divisible, grid_of
+from interp.mechanism.patching.maps import NAMES, NO_EFFECT, SHARE, divisible, grid_of, of_edits, undivided
 from interp.mechanism.patching.places import Clean, places_of, read
 from interp.models import HookedModel, Tokens
 from interp.records import Bars, Curve, Curves, Estimate, Finding, Grid
@@ -210,19 +210,20 @@ def _bars(subject: Subject, into_model: Attribution, into_vanilla: Attribution, 
 
 def words(finding: Finding) -> str:
     """Per model: the correlation for both kinds of patches beside the control's."""
-    said = [f"{name}: {fact}" for name, fact in finding.facts.items() if fact.startswith(NO_EFFECT)]
+    said = undivided(finding)
     if not finding.bars:
         return f"{'; '.join(said) or 'Only vanilla was measured'}."
     panel = finding.bars[0]
     for i, name in enumerate(panel.groups):
-        parts = []
+        parts, who = [], name
         for cells in (ALL, ONE):
             found, chance = panel.series[cells][i], panel.series[f"{SIZE}, {cells}"][i]
             if found is not None and chance is not None:
+                who = of_edits(name, found)
                 parts.append(
                     f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}] for {cells} (size alone {chance.value:.2f})"
                 )
-        said.append(f"{name}: {', '.join(parts)}")
+        said.append(f"{who}: {', '.join(parts)}")
     return f"Correlation of the estimate with the true patches, {'; '.join(said)}."
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.patching.activations import GRIDS, OWN_ROLES, PLACES, Patched, all_patches, effects
+from interp.mechanism.several import behind
 from interp.mechanism.shares import CALIBRATED, compliance_drop
 from interp.records import Bars, Curve, Curves, Estimate, Finding, Grid
 
@@ -30,6 +31,20 @@ def divisible(subject: Subject, vanilla: Subject) -> tuple[bool, str]:
     drop = compliance_drop(vanilla.margins(), subject.margins(), seed=subject.lab.seed)
     text = f"complying first tokens fell by {drop.value:.0f} points [{drop.low:.0f}, {drop.high:.0f}]"
     return drop.low >= CALIBRATED.gate, text
+
+
+def undivided(finding: Finding) -> list[str]:
+    """What the facts tell of models without an effect; of several edits, of each that has none."""
+    found = []
+    for name, fact in finding.facts.items():
+        without = [said for said in fact.split("; ") if NO_EFFECT in said]  # edits that differ are told one by one
+        found += [f"{name}: {', '.join(without)}"] if without else []
+    return found
+
+
+def of_edits(name: str, e: Estimate) -> str:
+    """The model's name, with how many of its edits a number is of where the others have nothing to divide."""
+    return f"{name}, {part}" if (part := behind(e)) else name
 
 
 def measure(subject: Subject, vanilla: Subject) -> Finding:
@@ -124,7 +139,7 @@ def words(finding: Finding) -> str:
     """Per model: the block over which the residual stream's share jumps, and the part that carries most by itself."""
     panels = {p.title: p for p in finding.curves}
     stream = panels.get(title("resid_pre", INTO_MODEL))
-    said = [f"{name}: {fact}" for name, fact in finding.facts.items() if fact.startswith(NO_EFFECT)]
+    said = undivided(finding)
     for curve in [] if stream is None else stream.curves:
         if curve.control:
             continue
@@ -144,8 +159,8 @@ def words(finding: Finding) -> str:
                 f"[{100 * top.low:.0f}, {100 * top.high:.0f}]{beyond}"
             )
         said.append(
-            f"{curve.name}: the largest part of the change is made in block {at} ({100 * jumps[at]:.0f} % between "
-            f"its input and its output); {', '.join(parts)}"
+            f"{of_edits(curve.name, curve.y[at])}: the largest part of the change is made in block {at} "
+            f"({100 * jumps[at]:.0f} % between its input and its output); {', '.join(parts)}"
         )
     return f"{'; '.join(said)}." if said else "Only vanilla was measured: there is nothing to patch."
 

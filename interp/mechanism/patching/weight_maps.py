@@ -11,7 +11,7 @@ from torch import nn
 
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.patching.activations import effects
-from interp.mechanism.patching.maps import NO_EFFECT, SHARE, divisible
+from interp.mechanism.patching.maps import NO_EFFECT, SHARE, divisible, of_edits, undivided
 from interp.mechanism.patching.weights import COMPONENTS, Part, Receiver, donated
 from interp.models import HookedModel
 from interp.records import Curve, Curves, Finding, Grid
@@ -101,7 +101,7 @@ def _grid(subject: Subject, what: str, receiver: np.ndarray, donor: np.ndarray, 
 
 def words(finding: Finding) -> str:
     """Per model: the single block and the single component that bring back most, beside the random control."""
-    said = [f"{name}: {fact}" for name, fact in finding.facts.items() if fact.startswith(NO_EFFECT)]
+    said = undivided(finding)
     panel = next((p for p in finding.curves if p.title == BLOCK), None)
     for curve in () if panel is None else panel.curves:
         if panel is None or curve.control:
@@ -113,7 +113,7 @@ def words(finding: Finding) -> str:
         single = grid.values[:, :-1]
         layer, component = np.unravel_index(int(single.argmax()), single.shape)
         said.append(
-            f"{curve.name}: vanilla's block {best} alone brings back {100 * top.value:.0f} % "
+            f"{of_edits(curve.name, top)}: vanilla's block {best} alone brings back {100 * top.value:.0f} % "
             f"[{100 * top.low:.0f}, {100 * top.high:.0f}] (random {100 * chance.value:.0f} %), of single components "
             f"{grid.x[component]} of layer {layer} most ({100 * single[layer, component]:.0f} %)"
         )
