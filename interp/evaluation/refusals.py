@@ -7,9 +7,7 @@ from pathlib import Path
 from interp.errors import InputError
 from interp.evaluation.tables import read_records, text_of
 from interp.records import BenignRequest
-
-CONTRAST = "contrast_"
-"""What the types of XSTest's unsafe prompts start with; the first release has no `label`."""
+from interp.safeedit.adapters import is_contrast
 
 
 def load_benign(source: str | Path, *, split: str = "train") -> tuple[BenignRequest, ...]:
@@ -35,7 +33,7 @@ def load_benign(source: str | Path, *, split: str = "train") -> tuple[BenignRequ
         if "label" in columns:
             label = text_of(record, "label", where).strip().lower()
         else:
-            label = "unsafe" if text_of(record, "type", where).strip().lower().startswith(CONTRAST) else "safe"
+            label = "unsafe" if is_contrast(text_of(record, "type", where)) else "safe"
         if label not in ("safe", "unsafe"):
             raise InputError(f"{where}: expected safe or unsafe under 'label', got {label!r}")
         if label == "safe":

@@ -154,6 +154,8 @@ def convert_command(
 
     if to not in ("prompts", "questions", "instances"):
         raise InputError(f"--to: expected prompts, questions or instances, got {to!r}")
+    if out.resolve() == file.resolve():
+        raise InputError(f"--out: expected another file than the one to convert, got {out}")
     prompts = adapters.read_prompts(file, layout, category=category.strip().lower(), all_benign=benign)
     if to == "instances":
         made = adapters.to_instances(prompts)

@@ -7,7 +7,7 @@ SafeEdit's categories: their own categories are mapped by the table below, which
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from interp.records import CATEGORIES, Instance, Knowledge
 from interp.safeedit.rows import Row, check_ids, read_rows
 
 HARMFUL, BENIGN = "harmful", "benign"
+CONTRAST = "contrast_"
+"""What the types of XSTest's unsafe prompts start with; the first release has no `label`."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,17 @@ class Layout:
     target: str = ""
     """The compliant opening or answer that the set gives."""
     label: str = ""
-    """Says which prompts are harmless (`safe`, `benign`); without it all are harmful."""
+    """Says which prompts are harmless (`safe`, `benign`); without such a column all are harmful."""
     context: str = ""
     """Text that goes before the prompt."""
     answer: str = ""
+    contrast: bool = False
+    """The category says which prompts are harmless: all but those whose own starts with `CONTRAST`."""
 
 
 LAYOUTS = (
     Layout("xstest", ("prompt", "type", "label"), "prompt", category="type", label="label"),
+    Layout("xstest", ("prompt", "type", "focus"), "prompt", category="type", contrast=True),
     Layout(
         "harmbench", ("behavior", "semanticcategory"), "behavior", category="semanticcategory", context="contextstring"
     ),
@@ -45,7 +50,8 @@ LAYOUTS = (
     Layout("advbench", ("goal", "target"), "goal", target="target"),
     Layout("prompts", ("prompt",), "prompt", category="category", label="label", answer="answer"),
 )
-"""The most telling columns first. XSTest, HarmBench, JailbreakBench, AdvBench, and any table with a prompt column."""
+"""The most telling columns first. XSTest (with labels; its first release), HarmBench, JailbreakBench, AdvBench, and any
+table with a prompt column."""
 
 MAPPED = {
     # HarmBench
@@ -91,17 +97,21 @@ class Prompt:
     extra: dict[str, str] = field(default_factory=dict)
 
 
-def find_layout(columns: Sequence[str], where: str | Path = "the file") -> Layout:
-    """The layout that these columns tell.
+def find_layout(columns: Sequence[str], where: str | Path = "the file", name: str = "auto") -> Layout:
+    """The layout that these columns tell, of those with this name.
 
     Raises:
-        InputError: none does; lists what was expected and what was found.
+        InputError: none does; lists what was expected and what was found. An unknown name.
     """
+    known = list(dict.fromkeys(layout.name for layout in LAYOUTS))
+    if name.lower() not in ("auto", *known):
+        raise InputError(f"unknown layout {name!r}; expected auto, {', '.join(known)}")
+    layouts = [layout for layout in LAYOUTS if name.lower() in ("auto", layout.name)]
     have = {column.strip().lower() for column in columns}
-    for layout in LAYOUTS:
+    for layout in layouts:
         if have.issuperset(layout.columns):
             return layout
-    expected = "; ".join(f"{layout.name} ({', '.join(layout.columns)})" for layout in LAYOUTS)
+    expected = "; ".join(f"{layout.name} ({', '.join(layout.columns)})" for layout in layouts)
     raise InputError(f"{where}: expected the columns of {expected}; found {', '.join(columns) or 'none'}")
 
 
@@ -117,30 +127,25 @@ def read_prompts(
 
     Raises:
         InputError: as `read_rows`; an unknown layout or category, other columns, two records with one id, an empty
-            prompt, or a label that is neither safe nor unsafe.
+            prompt, a label that is neither safe nor unsafe, or an empty type where the type tells that.
     """
     if category and category not in CATEGORIES:
         raise InputError(f"unknown category {category!r}; expected one of {', '.join(CATEGORIES)}")
-    rows = [{key.strip().lower(): value for key, value in row.items()} for row in read_rows(path)]
-    chosen = find_layout(list(rows[0]), path) if layout == "auto" else _named(layout)
-    missing = [c for c in chosen.columns if c not in rows[0]]
-    if missing:
-        raise InputError(
-            f"{path}: expected the columns {', '.join(chosen.columns)} of {chosen.name}; found {', '.join(rows[0])}"
-        )
-    key = next((c for c in ("id", "behaviorid", "index") if c in rows[0]), "id")
+    # A column without a name (the index that pandas writes) is none of those that a layout lacks.
+    rows = [{key.strip().lower(): value for key, value in row.items() if key.strip()} for row in read_rows(path)]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    chosen = find_layout(columns, path, layout)
+    key = next((c for c in ("id", "behaviorid", "index") if c in columns), "id")
     check_ids(rows, key, path)
-    return [_prompt(row, i, chosen, key, category, all_benign, f"{path}, record {i}") for i, row in enumerate(rows)]
+    for index, row in enumerate(rows):
+        row[key] = row.get(key, "").strip() or str(index)
+    check_ids(rows, key, f"{path} (a record without {key!r} has its number)")
+    if chosen.label not in columns:
+        chosen = replace(chosen, label="")
+    return [_prompt(row, chosen, key, category, all_benign, f"{path}, record {i}") for i, row in enumerate(rows)]
 
 
-def _named(name: str) -> Layout:
-    for layout in LAYOUTS:
-        if layout.name == name.lower():
-            return layout
-    raise InputError(f"unknown layout {name!r}; expected auto, {', '.join(layout.name for layout in LAYOUTS)}")
-
-
-def _prompt(row: Row, index: int, layout: Layout, key: str, category: str, all_benign: bool, where: str) -> Prompt:
+def _prompt(row: Row, layout: Layout, key: str, category: str, all_benign: bool, where: str) -> Prompt:
     text = row.get(layout.prompt, "").strip()
     if not text:
         raise InputError(f"{where}: the text under {layout.prompt!r} is empty")
@@ -149,9 +154,9 @@ def _prompt(row: Row, index: int, layout: Layout, key: str, category: str, all_b
     known = own.lower() if own.lower() in CATEGORIES else MAPPED.get(own.lower(), "")
     read = {layout.prompt, layout.category, layout.target, layout.label, layout.context, layout.answer, key}
     return Prompt(
-        id=row.get(key, "").strip() or str(index),
+        id=row[key],
         prompt=f"{context}\n\n{text}" if context else text,
-        label=BENIGN if all_benign else _label(row.get(layout.label, ""), where),
+        label=BENIGN if all_benign else _label(row, layout, where),
         category=known or category,
         own_category=own,
         target=row.get(layout.target, "").strip(),
@@ -161,9 +166,21 @@ def _prompt(row: Row, index: int, layout: Layout, key: str, category: str, all_b
     )
 
 
-def _label(said: str, where: str) -> str:
-    said = said.strip().lower()
-    if said in ("", "unsafe", "harmful"):
+def is_contrast(kind: str) -> bool:
+    """Whether a type of XSTest is one of its unsafe contrasts."""
+    return kind.strip().lower().startswith(CONTRAST)
+
+
+def _label(row: Row, layout: Layout, where: str) -> str:
+    if layout.contrast:
+        kind = row.get(layout.category, "")
+        if not kind.strip():
+            raise InputError(f"{where}: expected a type of XSTest under {layout.category!r}, got ''")
+        return HARMFUL if is_contrast(kind) else BENIGN
+    if not layout.label:
+        return HARMFUL
+    said = row.get(layout.label, "").strip().lower()
+    if said in ("unsafe", "harmful"):
         return HARMFUL
     if said in ("safe", "benign", "harmless"):
         return BENIGN

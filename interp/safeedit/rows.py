@@ -15,6 +15,7 @@ from typing import Any
 from interp.errors import InputError
 from interp.runs import write_text
 from interp.safeedit.benchmark import read
+from interp.safeedit.schema import check_text
 
 Row = dict[str, str]
 """One record: column name (as the file spells it) -> text, "" where nothing stands."""
@@ -84,12 +85,19 @@ def _read_json(path: Path, lines: bool) -> list[Row]:
     for index, record in enumerate(data):
         if not isinstance(record, dict):
             raise InputError(f"{path}, record {index}: expected an object, got {json.dumps(record)[:40]}")
+        for key in record:
+            check_text(key, f"{path}, record {index}, the key {key!r}")
         rows.append({key: _text(value, f"{path}, record {index}, {key!r}") for key, value in record.items()})
     return rows
 
 
 def read_lines(path: Path) -> list[Any]:
     """The decoded values of a JSON-lines file. Raises InputError where it is missing or no such file."""
+    return [value for _, value in numbered_lines(path)]
+
+
+def numbered_lines(path: Path) -> list[tuple[int, Any]]:
+    """As `read_lines`, each value behind the number of its line (from 1; empty lines count)."""
     try:
         # Not splitlines(): a text may hold U+2028, at which that would break a line of JSON.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -103,7 +111,7 @@ def read_lines(path: Path) -> list[Any]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                found.append(json.loads(line))
+                found.append((number, json.loads(line)))
             except ValueError as error:
                 raise InputError(f"{path} is not JSON lines: line {number}: {error}") from error
     return found
@@ -113,5 +121,6 @@ def _text(value: Any, where: str) -> str:
     if value is None:
         return ""
     if isinstance(value, str | int | float | bool):
+        check_text(str(value), where)
         return str(value)
     raise InputError(f"{where}: expected a text, got {json.dumps(value)[:40]}")

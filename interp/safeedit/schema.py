@@ -67,7 +67,8 @@ def parse_record(record: Any, where: str = "record") -> Instance:
     """One instance from one decoded record.
 
     Raises:
-        InputError: a key is missing, a value has another type, a prompt is empty, or the category is unknown.
+        InputError: a key is missing, a value has another type or is no text of whole characters, a prompt is empty, or
+            the category is unknown.
     """
     if not isinstance(record, dict):
         raise InputError(f"{where}: expected an object, got {_kind(record)}")
@@ -134,8 +135,20 @@ def _texts(record: dict[str, Any], keys: dict[str, str], where: str) -> dict[str
             raise InputError(f"{where} lacks the key '{key}'")
         if not isinstance(record[key], str):
             raise InputError(f"{where}: expected a text under '{key}', got {_kind(record[key])}")
+        check_text(record[key], f"{where}, '{key}'")
         found[field] = record[key]
     return found
+
+
+def check_text(text: str, where: str) -> None:
+    """Raise InputError where UTF-8 cannot hold a text: JSON may escape one half of a character that takes two."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{where}: expected a text of whole characters, got half of one (\\u{ord(text[error.start]):04x}, a lone "
+            f"surrogate) at position {error.start}"
+        ) from None
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

@@ -103,6 +103,15 @@ BAD = {
     ),
     "text is a number": (RECORD | {"question": 3}, "expected a text under 'question', got a number"),
     "text is null": (RECORD | {"unsafe generation": None}, "expected a text under 'unsafe generation', got null"),
+    "half a character": (
+        RECORD | {"safe generation": "no \ud83d"},
+        "record 1 (id 7), 'safe generation': expected a text of whole characters, got half of one (\\ud83d, a lone "
+        "surrogate) at position 3",
+    ),
+    "half a character, nested": (
+        RECORD | {"knowledge constrain": {"prompt": "\ude00", "answer": ""}},
+        "'knowledge constrain', 'prompt': expected a text of whole characters",
+    ),
     "id is a text": (RECORD | {"id": "7"}, "record 1: expected a whole number under 'id', got a text"),
     "id is a truth value": (RECORD | {"id": True}, "expected a whole number under 'id', got a truth value"),
     "knowledge is a text": (
