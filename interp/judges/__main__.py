@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,11 +44,11 @@ def agree(
     from interp.endpoint import EndpointSettings
     from interp.judges.handcheck import write_sample
     from interp.judges.panel import Panel, agreements, units_of
-    from interp.safeedit.rows import read_lines
+    from interp.safeedit.rows import numbered_lines
 
     if on not in ("unsafe", "label"):
         raise InputError(f"--on: expected unsafe or label, got {on!r}")
-    answers = [from_dict(Response, line) for line in read_lines(responses)]
+    answers = [_response(value, f"{responses}, line {number}") for number, value in numbered_lines(responses)]
     if not answers:
         raise InputError(f"{responses} holds no responses")
     benchmark = safeedit.load(data) if "demo" in judge else safeedit.Benchmark("none")
@@ -72,6 +72,18 @@ def check(
     from interp.judges.handcheck import check_by_hand
 
     _show(check_by_hand(sample, on, seed), out)
+
+
+def _response(value: Any, where: str) -> Response:
+    from interp.safeedit.schema import check_text
+
+    try:
+        answer = from_dict(Response, value)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    for name, text in (("prompt", answer.prompt), ("text", answer.text)):
+        check_text(text, f"{where}, {name!r}")
+    return answer
 
 
 def _show(found: list[JudgeAgreement], out: Path | None) -> None:

@@ -63,7 +63,13 @@ def test_bad_input_ends_with_2_and_one_line(
 
 
 def test_files_that_hold_no_responses_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for text, message in (("", "holds no responses"), ("{}\n", "not a Response record")):
+    good = json.dumps(to_dict(Response("m", 1, "DS", False, "p", "t", 9, True)))
+    for text, message in (
+        ("", "holds no responses"),
+        ("{}\n", "r.jsonl, line 1: not a Response record"),
+        (f"{good}\n\n{good.replace('9', 'null')}\n", "r.jsonl, line 3: not a Response record"),
+        (f"{good}\n" + good.replace('"t"', '"\\ud800"'), "r.jsonl, line 2, 'text': expected a text of whole"),
+    ):
         (tmp_path / "r.jsonl").write_text(text)
         assert run(["agree", str(tmp_path / "r.jsonl"), "--judge", "refusal", "--judge", "demo"]) == 2
         assert message in capsys.readouterr().err
