@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, wraps
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from torch import Tensor
 from interp.capture import capture
 from interp.errors import InputError
 from interp.mechanism.margin import MarginTokens, batches, margins
+from interp.mechanism.swaps import check_comparable
 from interp.models import HookedModel, Tokens
 from interp.records import Bars, BenignRequest, Curves, Finding, Instance, PromptKind
 
@@ -106,9 +107,21 @@ class Analysis:
     name: str
     """As `Finding.name`."""
     measure: Callable[[Subject, Subject], Finding]
-    """(model, vanilla) -> its panels; called with vanilla twice for vanilla's own."""
+    """(model, vanilla) -> its panels; called with vanilla twice for vanilla's own. Raises InputError where the two cannot
+    be compared (another shape, other tokens)."""
     read: Callable[[Finding], str]
     """The merged finding -> what it says, one or two sentences."""
+
+    def __post_init__(self) -> None:
+        measure = self.measure
+
+        @wraps(measure)
+        def compared(subject: Subject, vanilla: Subject) -> Finding:
+            if subject.model is not vanilla.model:
+                check_comparable(vanilla.model, subject.model, subject.name, vanilla.lab.queries())
+            return measure(subject, vanilla)
+
+        object.__setattr__(self, "measure", compared)
 
 
 def merge(parts: Sequence[Finding], read: Callable[[Finding], str] | None = None) -> Finding:

@@ -50,7 +50,7 @@ class MarginTokens:
 
         Raises:
             InputError: safe and unsafe generations begin alike, so that the first token tells nothing; a word that is
-                empty or not in the vocabulary; a token on both sides.
+                empty, or of which the vocabulary has no more than a blank or a letter; a token on both sides.
         """
         if not instances:
             raise InputError(
@@ -76,6 +76,11 @@ class MarginTokens:
                 )
         return cls(tuple(sorted(refusing)), tuple(sorted(complying)))
 
+    def words(self, model: HookedModel) -> dict[str, list[str]]:
+        """The tokens as texts, for the record."""
+        sides = (("refuse", self.refuse), ("comply", self.comply))
+        return {side: [model.tokenizer.decode([token]) for token in ids] for side, ids in sides}
+
     def margin(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch"]:
         """logsumexp over refusing tokens minus logsumexp over complying ones, nats."""
         refuse, comply = (torch.tensor(t, device=logits.device) for t in (self.refuse, self.comply))
@@ -86,8 +91,11 @@ class MarginTokens:
 def _first_token(model: HookedModel, prompt: str, word: str, suffix: str, side: str) -> int:
     """The token that an answer beginning with `word` begins with."""
     ids = model.encode_pair(prompt, word, suffix, eos=False)[1] if word.strip() else []
-    if not ids or ids[0] == model.tokenizer.unk_token_id:
-        raise InputError(f"--{side}-token {word!r}: expected a word of {model.name}'s vocabulary")
+    piece = model.tokenizer.decode(ids[:1]).strip() if ids and ids[0] != model.tokenizer.unk_token_id else ""
+    # A tokenizer of bytes splits any word: its first piece must say more than that some word begins.
+    if not piece or len(piece) < min(2, len(word.split()[0])):
+        begins = f", which begins with the piece {model.tokenizer.decode(ids[:1])!r}" if ids else ""
+        raise InputError(f"--{side}-token: expected a word of {model.name}'s vocabulary, got {word!r}{begins}")
     return ids[0]
 
 

@@ -136,7 +136,7 @@ def measure_all(study: Study) -> Comparison:
         sources=tuple(study.run.load(f"source-{name}", ShiftSource) for name in names),
         n_instances=len(study.instances),
         seed=settings.seed,
-        config=study.run.config,
+        config={**study.run.config, "first tokens": study.margin_tokens.words(study.vanilla)},
         versions=study.run.config["versions"],
         commit=git_commit(),
         planted=is_demo(settings) and study.benchmark.planted,

@@ -79,6 +79,10 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
             "vanilla's halves: what the texts alone make of the shift on own answers."
         )
     if any(row.swap is not None for row in rows):
+        tokens = comparison.config.get("first tokens", {})
+        sides = [", ".join(repr(t) for t in tokens[side]) for side in ("refuse", "comply") if side in tokens]
+        if len(sides) == 2:
+            lines.append(f"refusal margin: log-odds of a first token {sides[0]} over {sides[1]}.")
         lines.append(
             "swap: share of the change of the refusal margin (prompts without S) that comes back when vanilla's part "
             "is put in, at the layer where vanilla's behaviour was located and at the toxic one. 'with S': both models "

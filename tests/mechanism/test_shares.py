@@ -229,6 +229,15 @@ def test_words_named_by_the_user_stand_in_for_what_the_generations_do_not_tell(l
         MarginTokens.of(llama, [])
 
 
+def test_a_word_of_which_the_vocabulary_has_only_a_blank_or_a_letter_is_refused() -> None:
+    demo = HookedModel.from_pretrained("demo", device="cpu")
+    answers = [instance("I am sorry", "Sure, here is")]
+    with pytest.raises(InputError, match=r"expected a word of demo's vocabulary, got 'zzzqqq', which begins with"):
+        MarginTokens.of(demo, answers, refuse=["zzzqqq"])
+    named = MarginTokens.of(demo, answers, refuse=["I am"], comply=["Sure"])
+    assert named.words(demo) == {"refuse": [" I"], "comply": [" Sure"]}
+
+
 # --------------------------------------------------------------------------------------------- intervals
 def test_margins_survive_a_file_so_that_rules_can_change_without_a_forward(llama, texts) -> None:
     other = variant(llama, lambda m: noise(m.hf.get_input_embeddings().weight))
