@@ -107,8 +107,8 @@ class Analysis:
     name: str
     """As `Finding.name`."""
     measure: Callable[[Subject, Subject], Finding]
-    """(model, vanilla) -> its panels; called with vanilla twice for vanilla's own. Raises InputError where the two cannot
-    be compared (another shape, other tokens)."""
+    """(model, vanilla) -> its panels; called with vanilla twice for vanilla's own. Raises InputError where the two
+    cannot be compared (another shape, other tokens)."""
     read: Callable[[Finding], str]
     """The merged finding -> what it says, one or two sentences."""
 
