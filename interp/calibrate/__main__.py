@@ -23,7 +23,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/calibration-<shape>-<hash>].")] = None,
     shape: Annotated[str, typer.Option(help="Whose organisms: gpt2, llama or both.")] = "both",
     small: Annotated[bool, typer.Option("--small", help="A few organisms only: minutes instead of an hour.")] = False,
-    prompts: Annotated[int, typer.Option(min=2, help="Test prompts that each organism is measured on.")] = 27,
+    prompts: Annotated[int, typer.Option(help="Test prompts that each organism is measured on, 12 or more.")] = 27,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the prompts, nulls and intervals.")] = 0,
     make: Annotated[bool, typer.Option("--make", help="Only make the organisms, score nothing.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Print the organisms and their truths, and stop.")] = False,

@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from interp.calibrate.rules import accepted
+from interp.calibrate.tally import clustered
 from interp.plots.text import fixed, rate
 from interp.records import Estimate, dumps
-from interp.records.calibration import Calibration, LocatorScore, RuleScore
+from interp.records.calibration import Calibration, LocatorScore, OrganismLine, RuleScore
 from interp.runs import write_text
 
 RECORD = "calibration.json"
 PAGE = "CALIBRATION.md"
+LOCATED = "four shares, at the located layer"
+EXACT = 5e-4
+"""Shares are recorded with four digits."""
 GOAL = 95.0
 """Percent right on plants that nothing was chosen on that a measure should reach."""
 SHOWN = ("fresh", "held-out", "set")
@@ -109,13 +114,14 @@ def page(calibration: Calibration) -> str:
 def summary(c: Calibration) -> list[str]:
     """What the calibration says, one sentence each; the last numbers in each are those of fresh plants, if any."""
     rules = _by_part(c.rules, lambda r: r.rule)
-    shares, located = rules["four shares, at the plant"], rules["four shares, at the located layer"]
+    shares, located = rules["four shares, at the plant"], rules[LOCATED]
     paper = rules["the paper's, best threshold"]
     default = c.config.get("default locator", "")
     mine = _by_part(c.locators, lambda s: s.locator).get(default)
     said = [
         f"The four shares at the plant's layer are right for {_told(shares, _right)} ({_goal(shares, _right)}), at the "
         f"layer that the default locator names for {_told(located, _right)} ({_goal(located, _right)}).",
+        *measured_alone(c),
         f"The paper's two measures are right for {_told(paper, _right)}, and for {_told(paper, _coarse)} where only "
         "erased, not erased and no effect are told apart.",
         f"Of organisms without an effect the shares call {_told(shares, _false_positive)} something, the paper's "
@@ -129,6 +135,36 @@ def summary(c: Calibration) -> list[str]:
     if never:
         said.append(f"Not to be used to find where a behaviour sits (under half found, surely): {', '.join(never)}.")
     return said
+
+
+def by_construction(organism: OrganismLine) -> bool:
+    """Whether its shares follow from which weights were changed: every one is 0 or 1, without an interval."""
+    return organism.truth != "none" and all(
+        abs(x - round(x)) < EXACT and round(x) in (0, 1) for found in organism.shares.values() for x in found
+    )
+
+
+def measured_alone(c: Calibration) -> list[str]:
+    """Right verdicts of the shares without what algebra or the gate decides, in one sentence."""
+    said = []
+    for part in ("held-out", "fresh"):
+        members = [o for o in c.organisms if o.half == part]
+        rest = [o for o in members if o.truth != "none" and not by_construction(o)]
+        if rest:
+            plants = [o.organism.removesuffix("-drifted").removesuffix(f"-{o.kind}") for o in rest]
+            right = clustered(plants, [o.says[LOCATED] in accepted(o) for o in rest], c.seed)
+            fixed_by = sum(by_construction(o) for o in members)
+            said.append(
+                f"{rate(right, 0)} % of {right.n} {part} ones (without {fixed_by} by algebra and "
+                f"{len(members) - len(rest) - fixed_by} without effect)"
+            )
+    if not said:
+        return []
+    return [
+        "Of some organisms the shares follow from which weights were changed (a matrix put back is erased by algebra, "
+        "which a comparison says and calls undecided), and of those without effect the gate decides. Of the others the "
+        f"shares are right, at the layer that the default locator names, for {' and '.join(said)}."
+    ]
 
 
 def show(calibration: Calibration, told: list[str]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from interp.mechanism.reading import fell, paper_rule
 from interp.mechanism.shares import Thresholds, verdict
 from interp.records import SwapShares
-from interp.records.calibration import OrganismEvidence
+from interp.records.calibration import OrganismEvidence, OrganismLine
 from interp.stats import exact
 
 VERDICTS = ("erased", "bypassed", "parallel", "upstream", "masked", "mixed", "no effect")
@@ -29,7 +29,7 @@ UPSTREAM = frozenset({"bypassed", "parallel", "upstream"})
 """Right for parts below the region that were trained freely: construction does not say which of the two routes."""
 
 
-def accepted(evidence: OrganismEvidence) -> frozenset[str]:
+def accepted(evidence: OrganismEvidence | OrganismLine) -> frozenset[str]:
     """The verdicts that are right for an organism."""
     return UPSTREAM if evidence.kind == "upstream" else ACCEPTED[evidence.truth]
 

@@ -37,6 +37,10 @@ from interp.runs import Run, source_hash, versions
 LOCATED = "locators-"
 
 
+FEWEST = 12
+"""Prompts: so few that eight lost ones open the gate."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a calibration depends on."""
@@ -46,8 +50,10 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.prompts < 2:
-            raise InputError(f"expected at least 2 prompts for an interval, got {self.prompts}")
+        if self.prompts < FEWEST:
+            raise InputError(
+                f"expected at least {FEWEST} prompts, got {self.prompts}: with fewer the shares' gate hardly opens"
+            )
         if not self.organisms:
             raise InputError("expected at least one organism to score, got none")
 

@@ -21,7 +21,7 @@ def test_list_names_every_organism_with_its_truth_and_half(capsys: pytest.Captur
     [
         (["--shape", "bert"], "expected --shape gpt2, llama, both, got 'bert'"),
         (["--small", "--shape", "llama"], "--small holds organisms of the GPT-2 shape only"),
-        (["--prompts", "1"], "--prompts"),
+        (["--prompts", "4"], "expected at least 12 prompts, got 4"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(given: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

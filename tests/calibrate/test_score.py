@@ -98,8 +98,8 @@ def test_a_calibration_scores_what_was_made_refuses_the_rest_and_resumes(by_hand
 
 
 def test_settings_that_cannot_give_an_interval_are_refused() -> None:
-    with pytest.raises(InputError, match="at least 2 prompts"):
-        Settings(ORGANISMS, prompts=1)
+    with pytest.raises(InputError, match="at least 12 prompts, got 11"):
+        Settings(ORGANISMS, prompts=11)
     with pytest.raises(InputError, match="at least one organism"):
         Settings(())
     with pytest.raises(InputError, match="gpt2, llama, both"):
