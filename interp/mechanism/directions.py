@@ -9,6 +9,7 @@ reading, not a cause.
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -191,6 +192,9 @@ def _after(finding: Finding, bars: Bars) -> str:
         attacked, harmless = moved[ATTACKED], moved.get(HARMLESS)
         if attacked is None:
             continue
+        if _is_zero(attacked) and (harmless is None or _is_zero(harmless)):
+            said.append(f"{name} changes nothing up to there: its shift is exactly 0 by construction")
+            continue
         cosine = along[name].y[layer]
         nulls = {kind: along[f"{kind}, {name}"].y[layer] for kind in (RANDOM, SHUFFLED)}
         chance = " and ".join(
@@ -216,12 +220,28 @@ def _way(e: Estimate) -> str:
     return "towards refusal" if e.low > 0 else "away from it" if e.high < 0 else "no direction is sure"
 
 
+def _is_zero(e: Estimate) -> bool:
+    """No prompt moved at all: what was changed lies above the layer. A measured zero has a spread."""
+    return e.value == e.low == e.high == 0
+
+
 def _verdict(attacked: Estimate, harmless: Estimate) -> str:
+    """What the two shifts say together; an interval that holds 0 does not say that there is none."""
     if attacked.low <= 0:
         return ""
     if harmless.low > 0:
-        return ", so it boosts refusal on both" + (", less on harmless ones" if harmless.high < attacked.low else "")
-    return ", so the boost is not on harmless ones"
+        return ", so it boosts refusal on both" + (", less on harmless ones" if _less(harmless, attacked) else "")
+    if harmless.high <= 0:
+        return ", so the boost is not on harmless ones"
+    if _less(harmless, attacked):
+        return ", so the boost is smaller on harmless ones, if there is any"
+    return "; it is not clear whether it boosts refusal on harmless ones too"
+
+
+def _less(a: Estimate, b: Estimate) -> bool:
+    """Whether a lies below b beyond chance. They are of different prompts, so that nothing can be paired: the interval
+    of the difference is made of theirs (Zou and Donner 2008)."""
+    return b.value - a.value > math.hypot(b.value - b.low, a.high - a.value)
 
 
 REFUSAL_DIRECTION = Analysis("refusal_direction", measure, read)

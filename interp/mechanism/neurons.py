@@ -243,6 +243,9 @@ def read(finding: Finding) -> str:
     for name, value, null in zip(bars.groups, bars.series[TOXIC], bars.series[RANDOM], strict=True):
         if name == first.name or value is None or null is None:
             continue
+        if value.value == value.low == value.high == 0:  # a measured zero would not be exact
+            moved.append(f"{name} by exactly 0 by construction (it leaves these vectors as they are)")
+            continue
         verdict = "within" if null.low <= value.value <= null.high else "outside"
         moved.append(f"{name} by {value.value:+.4f} ({verdict} the {null.low:+.4f} to {null.high:+.4f} of chance)")
     return said + (f" Their mean cosine changes in {'; '.join(moved)}." if moved else "")

@@ -28,8 +28,10 @@ from interp.models import HookedModel
 from interp.records import Curve, Curves, Estimate, Finding, Instance, PromptKind
 
 Pairs = Literal["unsafe", "harmless"]
+VANILLA = "vanilla"
+"""Name of the reference's curve, which need not be the first."""
 LEAST = 10.0
-"""Points of compliance that a model must have lost against the first one before it can be said to relearn them."""
+"""Points of compliance that a model must have lost against vanilla before it can be said to relearn them."""
 STEPS = (0, 1, 2, 4, 8, 16)
 KINDS: tuple[PromptKind, ...] = ("DS", "onlyQ")
 ATTACKED, BARE = "compliance under attack", "compliance with the bare question"
@@ -222,8 +224,10 @@ def _finding(subject: Subject, tuning: Tuning, started: float, panels: tuple[Cur
     )
 
 
-def _half(curve: Curve, base: float) -> str:
-    """From which step on half of the way to vanilla's compliance is back."""
+def _half(curve: Curve, base: float | None) -> str:
+    """From which step on half of the way to vanilla's compliance is back; None: vanilla was not measured."""
+    if base is None:
+        return "has no vanilla to be held against"
     start = curve.y[0].value
     if base - start < LEAST:
         return f"had less than {LEAST:.0f} points to relearn"
@@ -234,7 +238,7 @@ def _half(curve: Curve, base: float) -> str:
 def _relearned(finding: Finding) -> str:
     panel = finding.curves[0]
     curves = {c.name: c for c in panel.curves}
-    base = next(iter(curves.values())).y[0].value
+    base = curves[VANILLA].y[0].value if VANILLA in curves else None
     said = [
         f"{name} {_half(c, base)} ({percent(c.y[0])} -> {percent(c.y[-1])} after {c.x[-1]:g}, harmless "
         f"pairs {percent(curves[f'{name}, harmless pairs'].y[-1])})"

@@ -8,7 +8,18 @@ import torch
 from tiny_lab import again, noise, small_lab, variant
 
 from interp.errors import InputError
-from interp.mechanism.directions import ALONG, ATTACKED, BARE, HARMLESS, OWN, POSITION, REFUSAL_DIRECTION, SHIFT, WITHIN
+from interp.mechanism.directions import (
+    ALONG,
+    ATTACKED,
+    BARE,
+    HARMLESS,
+    OWN,
+    POSITION,
+    REFUSAL_DIRECTION,
+    SHIFT,
+    WITHIN,
+    _verdict,
+)
 from interp.mechanism.lab import Subject, merge
 from interp.mechanism.refusal_axis import (
     Axis,
@@ -21,6 +32,7 @@ from interp.mechanism.refusal_axis import (
     sides,
 )
 from interp.mechanism.shares import MarginTokens
+from interp.records import Estimate
 
 
 def clouds(layers: int = 2, d: int = 16) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -115,7 +127,28 @@ def test_a_push_along_the_direction_is_a_boost_and_is_read_as_one(vanilla) -> No
     )
     assert "boosted moves attacked prompts by +0.50" in finding.reading
     assert "so it boosts refusal on both" in finding.reading
+    assert "same changes nothing up to there: its shift is exactly 0 by construction" in finding.reading
+    assert "+0.00 [+0.00" not in finding.reading
     assert "learnt from" in finding.facts
+
+
+@pytest.mark.parametrize(
+    ("attacked", "harmless", "said"),
+    [
+        ((0.07, 0.02, 0.10), (0.05, -0.001, 0.09), "; it is not clear whether it boosts refusal on harmless ones too"),
+        ((0.07, 0.02, 0.10), (0.30, -0.01, 0.6), "; it is not clear whether it boosts refusal on harmless ones too"),
+        ((0.45, 0.44, 0.46), (0.01, -0.01, 0.03), ", so the boost is smaller on harmless ones, if there is any"),
+        ((0.45, 0.44, 0.46), (-0.02, -0.03, -0.01), ", so the boost is not on harmless ones"),
+        ((0.45, 0.44, 0.46), (0.17, 0.16, 0.17), ", so it boosts refusal on both, less on harmless ones"),
+        ((0.45, 0.40, 0.50), (0.42, 0.37, 0.47), ", so it boosts refusal on both"),
+        ((0.02, -0.01, 0.05), (0.05, 0.01, 0.09), ""),
+    ],
+)
+def test_an_interval_that_holds_zero_does_not_say_that_harmless_ones_stay(
+    attacked: tuple[float, float, float], harmless: tuple[float, float, float], said: str
+) -> None:
+    moved, other = (Estimate(value, low, high, 27) for value, low, high in (attacked, harmless))
+    assert _verdict(moved, other) == said
 
 
 def test_without_a_training_split_or_harmless_requests_the_instances_serve(vanilla) -> None:

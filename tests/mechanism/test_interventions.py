@@ -15,8 +15,9 @@ from interp.mechanism.ablation import MEAN, donors
 from interp.mechanism.interventions import ABLATION, INTERVENTIONS, REACTIVATION, RELEARNING, UNALIGNMENT, Tuning
 from interp.mechanism.lab import Subject, merge
 from interp.mechanism.reactivation import ALPHAS, BACK, pushed, shift
-from interp.mechanism.relearning import course, relearning, reversal, training_pairs
+from interp.mechanism.relearning import ATTACKED, course, relearning, reversal, training_pairs
 from interp.mechanism.unalignment import DOSES, RATE, RIGHT, by_cosine, random_neurons
+from interp.records import Curve, Curves, Estimate, Finding
 
 LAYER = 1
 QUICK = Tuning(steps=(0, 1, 3), pairs=4, lr=3e-3)
@@ -235,6 +236,30 @@ def test_relearning_has_its_control_beside_it_and_reversal_reads_the_same_run(ll
     attacked = next(p for p in lasted.curves if p.title == "compliance under attack, unsafe steps")
     assert attacked.curves[0].y == relearned.curves[0].curves[0].y
     assert lasted.seconds < 0.5 * relearned.seconds
+
+
+def test_what_was_lost_is_held_against_vanilla_wherever_its_curve_stands() -> None:
+    def curve(name: str, *values: float) -> Curve:
+        y = tuple(Estimate(v, v, v, 8, "%") for v in values)
+        return Curve(name, (0.0, 1.0, 2.0), y, name.endswith("pairs"))
+
+    vanilla, sft = (
+        (curve("vanilla", 90, 90, 90), curve("vanilla, harmless pairs", 90, 90, 90)),
+        (
+            curve("sft", 10, 40, 60),
+            curve("sft, harmless pairs", 10, 10, 10),
+        ),
+    )
+
+    def read(*curves: Curve) -> str:
+        panel = Curves(ATTACKED, "steps", "%", curves)
+        return RELEARNING.read(Finding("relearning", "t", "q", "", "h", "l", 8, 0, curves=(panel,)))
+
+    for order in ((*vanilla, *sft), (*sft, *vanilla)):
+        assert "sft is half-way back within 2 steps" in read(*order)
+    alone = read(*sft)
+    assert "sft has no vanilla to be held against (10 %" in alone
+    assert "to relearn" not in alone
 
 
 def test_no_training_instances_is_one_line(llama_subject) -> None:

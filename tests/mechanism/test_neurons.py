@@ -66,7 +66,8 @@ def test_a_model_equal_to_vanilla_moves_nothing_and_its_curve_is_vanillas(llama)
     [bars] = found.bars
     assert bars.title.startswith(CHANGE)
     assert [e.value for name in (TOXIC, RANDOM) for e in bars.series[name]] == [0.0] * 4
-    assert "same by +0.0000 (within" in found.reading
+    assert "same by exactly 0 by construction" in found.reading
+    assert "within" not in found.reading
     assert loads(Finding, dumps(found)) == found
 
 
@@ -86,4 +87,6 @@ def test_a_weakened_planted_vector_lies_outside_what_chance_moves(llama) -> None
     assert moved == pytest.approx([0.0, -2.0, 0.0], abs=1e-4)  # cosine 1 becomes -1
     assert "Of vanilla's 20 most toxic value vectors, 20 are more aligned" in found.reading
     assert "cut by -2.0000 (outside" in found.reading
+    slight = variant(vanilla, lambda m: noise(m.value_vectors(1)[:20], scale=1e-3), "slight")
+    assert "slight by -0.0" in merge([NEURONS.measure(s, vanilla) for s in (vanilla, slight)], NEURONS.read).reading
     assert any("first singular vector" in name and said.startswith("holds 100 %") for name, said in found.facts.items())
