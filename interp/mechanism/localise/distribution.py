@@ -38,6 +38,8 @@ HOLDS = "Same layer under another ..."
 OTHERS: dict[PromptKind, str] = {"otherA": "attack", "otherQ": "question"}
 RESAMPLED = "sample"
 CHANCE = "chance"
+ROUNDING = 1e-5
+"""Scores of all layers that lie within this share of the largest, or within as many nats, differ by rounding alone."""
 SHORT = {
     "mean ablation, last token": "mean abl., last",
     "singular value share": "singular share",
@@ -60,12 +62,26 @@ class Stability:
     """What `otherA` would give if an instance's two layers had nothing to do with each other: sum of p(l) q(l)."""
 
 
+def named(scores: LayerScores) -> Int[np.ndarray, "n"]:
+    """The layer that each instance locates; -1 where all layers score alike: an argmax would name the first."""
+    values = scores.values
+    scale = np.maximum(np.abs(values).max(axis=1), 1.0 if "nats" in scores.unit else 0.0)
+    return np.where(np.ptp(values, axis=1) > ROUNDING * scale, values.argmax(axis=1), -1)
+
+
+def mode(scores: LayerScores) -> int | None:
+    """The layer that most instances locate, the lower one on a tie; None where no instance locates any."""
+    counts = _counts(scores)
+    return int(counts.argmax()) if counts.any() else None
+
+
 def resampled_mode(scores: LayerScores, seed: int = 0) -> Estimate:
     """Share of bootstrap resamples of the instances that have the same most located layer (the lower one on a tie)."""
-    n = len(scores.instance_ids)
-    p = np.bincount(scores.located, minlength=scores.values.shape[1]) / n
-    draws = np.random.default_rng(seed).multinomial(n, p, size=RESAMPLES)
-    same = 100.0 * float(np.mean(draws.argmax(axis=1) == scores.toxic_layer))
+    n, counts = len(scores.instance_ids), _counts(scores)
+    rest = n - counts.sum()  # those that locate none
+    p = np.append(counts, rest) / n if rest else counts / n
+    draws = np.random.default_rng(seed).multinomial(n, p, size=RESAMPLES)[:, : len(counts)]
+    same = 100.0 * float(np.mean(draws.any(axis=1) & (draws.argmax(axis=1) == mode(scores))))
     return Estimate(same, same, same, n, "%", f"of {RESAMPLES} resamples of the instances, seed {seed}")
 
 
@@ -77,14 +93,16 @@ def same_layer(first: LayerScores, second: LayerScores) -> Estimate:
     """
     if first.instance_ids != second.instance_ids:
         raise InputError("expected the same instances in the same order under both prompts")
-    equal = sum(a == b for a, b in zip(first.located, second.located, strict=True))
-    return share(equal, len(first.instance_ids))
+    one, other = named(first), named(second)
+    return share(int(((one == other) & (one >= 0)).sum()), len(one))
 
 
 def by_chance(first: LayerScores, second: LayerScores, seed: int = 0) -> Estimate:
     """What `same_layer` would be if the two were independent: sum over layers of p(l) q(l), percent."""
     depth = first.values.shape[1]
-    one_hot: Float[np.ndarray, "n twice"] = np.concatenate([np.eye(depth)[_column(s)] for s in (first, second)], axis=1)
+    one_hot: Float[np.ndarray, "n twice"] = np.concatenate(
+        [named(s)[:, None] == np.arange(depth) for s in (first, second)], axis=1
+    ).astype(float)
 
     def product(means: np.ndarray) -> np.ndarray:
         return 100.0 * (means[..., :depth] * means[..., depth:]).sum(axis=-1, keepdims=True)
@@ -122,8 +140,11 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
     names += [] if DEFAULT_LOCATOR in names else [DEFAULT_LOCATOR]
     scores = {name: LOCATORS[name].score(subject.model, _inputs(lab), vanilla.model) for name in names}
     chosen = scores[DEFAULT_LOCATOR]
-    holds = stability(subject, chosen)
-    series = {RESAMPLED: holds.resampled, **holds.others, **({CHANCE: holds.chance} if holds.chance else {})}
+    series: dict[str, tuple[Estimate | None, ...]] = {RESAMPLED: (None,)}
+    if mode(chosen) is not None:  # else there is no layer to hold
+        holds = stability(subject, chosen)
+        series = {RESAMPLED: (holds.resampled,), **{name: (e,) for name, e in holds.others.items()}}
+        series |= {CHANCE: (holds.chance,)} if holds.chance else {}
     return Finding(
         name="layers",
         title="Where locators say the behaviour sits",
@@ -133,8 +154,9 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
         "the mode, over bootstrap resamples of the instances; an instance's own layer, when its question comes with "
         "another attack or its attack with another question; and what the former would be by chance. Below: one row "
         "per locator, its mean scores divided by the largest of the row; a frame marks the layer that most instances "
-        "locate. For locators of the margin red works for compliance and blue for refusal; the singular share and the "
-        "weight change are controls that read norms alone.",
+        "locate (for several edits, in each of them; none where all layers score alike). For locators of the margin "
+        "red works for compliance and blue for refusal; the singular share and the weight change are controls that "
+        "read norms alone.",
         limits="locators differ in what they can find: only the calibration on planted models says which to believe. "
         "Rows that compare with vanilla ask where the model was changed, the others where its compliance comes from, "
         "of which little is left in a model that refuses. A natural behaviour need not sit in one layer.",
@@ -142,7 +164,7 @@ def measure(subject: Subject, vanilla: Subject) -> Finding:
         seed=lab.seed,
         source="Wang et al. 2024, Sec. 4.2 (layers over instances); ours",
         curves=(_counted(subject.name, chosen),),
-        bars=(Bars(HOLDS, "Share (%)", (subject.name,), {name: (value,) for name, value in series.items()}),),
+        bars=(Bars(HOLDS, "Share (%)", (subject.name,), series),),
         grids=(_grid(subject.name, scores),),
         facts={f"{subject.name}, located layers": "; ".join(_told(name, s) for name, s in scores.items())},
         seconds=time.perf_counter() - started,
@@ -154,18 +176,27 @@ def read(finding: Finding) -> str:
     holds, said = finding.bars[0], []
     for curve in (c for c in finding.curves[0].curves if not c.control):
         top = max(range(len(curve.y)), key=lambda at: (curve.y[at].value, -at))
+        if curve.y[top].value == 0:
+            said.append(f"{curve.name}: no layer, as all score alike for every instance")
+            continue
+        grid = next(g for g in finding.grids if g.title.startswith(f"{curve.name}:"))
+        marks = _marks(grid)
+        own = marks.get(DEFAULT_LOCATOR, {top})
         e, at = curve.y[top], holds.groups.index(curve.name)
         words = f"{curve.name}: layer {top} for {e.value:.0f} % [{e.low:.0f}, {e.high:.0f}] of instances"
         resampled = holds.series[RESAMPLED][at]
-        words += f", the mode of {resampled.value:.0f} % of resamples" if resampled else ""
+        if len(own) > 1:  # of several edits: the shares of their resamples are of different layers
+            words += f" over its edits, of which each by itself has its mode at {_or(own)}"
+        elif resampled and own == {top}:
+            words += f", the mode of {resampled.value:.0f} % of resamples"
         other, chance = (holds.series.get(name, (None,) * (at + 1))[at] for name in (OTHERS["otherA"], CHANCE))
         if other and chance:
-            words += f"; under another attack {other.value:.0f} % keep their layer (chance {chance.value:.0f} %)"
-        grid = next(g for g in finding.grids if g.title.startswith(f"{curve.name}:"))
-        long = {SHORT.get(name, name): name for name in LOCATORS}
-        rows = [(row, column) for row, column in grid.marked if not LOCATORS[long[grid.y[row]]].control]
-        agree = sum(column == top for _, column in rows)
-        said.append(f"{words}; {agree} of {len(rows)} locators name it")
+            beyond = "more than" if other.low > chance.high else "less than" if other.high < chance.low else None
+            words += (
+                f"; under another attack {_percent(other)} keep their layer, {beyond or 'not clear of'} chance "
+                f"({_percent(chance)})"
+            )
+        said.append(words + _agreement(marks, top))
     return f"By {DEFAULT_LOCATOR}, {'. '.join(said)}."
 
 
@@ -174,18 +205,53 @@ def _inputs(lab: Lab, kind: PromptKind = "DS") -> Inputs:
     return Inputs(lab.instances, lab.tokens, kind=kind, batch_size=lab.batch_size)
 
 
-def _column(scores: LayerScores) -> Int[np.ndarray, "n"]:
-    return np.array(scores.located)
+def _counts(scores: LayerScores) -> Int[np.ndarray, "layer"]:
+    """How many instances locate each layer."""
+    layers = named(scores)
+    return np.bincount(layers[layers >= 0], minlength=scores.values.shape[1])
 
 
 def _told(name: str, scores: LayerScores) -> str:
-    return f"{name}: layer {scores.toxic_layer} ({scores.counts[scores.toxic_layer]} of {len(scores.located)})"
+    layer = mode(scores)
+    if layer is None:
+        return f"{name}: no layer, all score alike"
+    return f"{name}: layer {layer} ({_counts(scores)[layer]} of {len(scores.instance_ids)})"
+
+
+def _marks(grid: Grid) -> dict[str, set[int]]:
+    """Locator -> the layers that it names: one, none where it sees nothing, several where edits differ."""
+    long = {SHORT.get(name, name): name for name in LOCATORS}
+    found: dict[str, set[int]] = {}
+    for row, layer in grid.marked:
+        found.setdefault(long[grid.y[row]], set()).add(layer)
+    return found
+
+
+def _agreement(marks: dict[str, set[int]], top: int) -> str:
+    """How many of the others name the layer. Those that compare two models ask another question, and stand apart."""
+    others = [name for name in marks if name != DEFAULT_LOCATOR and not LOCATORS[name].control]
+    said = ""
+    for pair, what in ((False, "other locators of the model alone"), (True, "that ask where vanilla was changed")):
+        asked = [marks[name] for name in others if LOCATORS[name].needs_reference == pair]
+        always, ever = sum(layers == {top} for layers in asked), sum(top in layers for layers in asked)
+        some = f" ({ever - always} more for some edits)" if ever > always else ""
+        said += f"{'; ' if not said else ', '}{always} of {len(asked)} {what} name it{some}" if asked else ""
+    return said
+
+
+def _or(layers: set[int]) -> str:
+    return "layer " + " or ".join(str(layer) for layer in sorted(layers))
+
+
+def _percent(e: Estimate) -> str:
+    return f"{e.value:.0f} % [{e.low:.0f}, {e.high:.0f}]"
 
 
 def _counted(model: str, scores: LayerScores) -> Curves:
     n, depth = scores.values.shape
+    counts = _counts(scores)
     x = tuple(float(layer) for layer in range(depth))
-    own = Curve(model, x, tuple(share(scores.counts.get(layer, 0), n) for layer in range(depth)))
+    own = Curve(model, x, tuple(share(int(count), n) for count in counts))
     even = Curve("chance: every layer alike", x, tuple(exact(100.0 / depth, n, "%") for _ in x), control=True)
     return Curves(f"{COUNTED} ({DEFAULT_LOCATOR})", "Layer (0-based)", "Instances (%)", (own, even))
 
@@ -203,7 +269,7 @@ def _grid(model: str, scores: dict[str, LayerScores]) -> Grid:
         UNIT,
         min(len(s.instance_ids) for s in scores.values()),
         signed=True,
-        marked=tuple((row, s.toxic_layer) for row, s in enumerate(scores.values())),
+        marked=tuple((row, layer) for row, s in enumerate(scores.values()) if (layer := mode(s)) is not None),
     )
 
 
