@@ -46,7 +46,14 @@ class EndpointSettings:
         Raises:
             InputError: not an http(s) address, one with a password or a query in it, or a number out of range.
         """
-        url = urlsplit(self.base_url)
+        try:
+            url = urlsplit(self.base_url)
+            _ = url.port  # read here only: it may be no number
+        except ValueError:
+            # Not shown, nor is what ValueError says of it: it may hold a key.
+            raise InputError(
+                "--base-url: expected http(s)://HOST/..., got an address with a malformed host or port"
+            ) from None
         if url.username or url.password or url.query or url.fragment:
             # Not shown: it may hold a key.
             raise InputError(

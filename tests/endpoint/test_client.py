@@ -195,6 +195,14 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
         EndpointSettings(base_url=url)
 
 
+@pytest.mark.parametrize("url", ["http://[::1", "http://[x]/hunter2", "http://host:hunter2/v1", "http://host:99999/v1"])
+def test_an_address_with_a_malformed_host_or_port_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(InputError, match="malformed host or port") as error:
+        EndpointSettings(base_url=url)
+    assert url.split("/")[2] not in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
 @pytest.mark.parametrize("url", ["https://me:hunter2@host/v1", "https://host/v1?key=hunter2"])
 def test_an_address_with_a_secret_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(InputError, match="environment variable") as error:
