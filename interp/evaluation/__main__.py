@@ -1,7 +1,8 @@
 """`python -m interp.evaluation MODEL --kqa ... --csum ... --xstest ...`: general performance of one model.
 
 Knowledge (TriviaQA), summaries (XSum), over-refusal (XSTest) and, against a vanilla model, the KL at answer tokens.
-Written are the answers (`responses.jsonl`) and the scores (`general.json`). Defence is measured by `interp.compare`.
+Written are the answers (`responses.jsonl`) and the scores (`general.json`), with what was measured on what. The same
+command measures again; another one is refused in that folder. Defence is measured by `interp.compare`.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def main(
     )
     from interp.evaluation import vllm as served
     from interp.models import HookedModel
-    from interp.runs import versions, write_json, write_text
+    from interp.runs import Run, fingerprint, versions, write_json, write_text
     from interp.safeedit import Benchmark
 
     if not (kqa or csum or xstest or tasks):
@@ -99,7 +100,40 @@ def main(
     device = "cuda" if torch.cuda.is_available() else None
     plain = HookedModel.from_pretrained(model, base=base, device=device)
     opened = plain if loaded is None else loaded.beside(plain)
+    reference = HookedModel.from_pretrained(vanilla, device=device) if vanilla else None
+    config = {
+        "options": {
+            "model": model,
+            "base": base,
+            "edit": edit,
+            "engine": engine,
+            "kqa": kqa,
+            "csum": csum,
+            "xstest": xstest,
+            "vanilla": vanilla,
+            "judge": judge,
+            "judge_safe_label": judge_safe_label,
+            "base_url": base_url,
+            "suffix": suffix,
+            "n": n,
+            "max_new_tokens": max_new_tokens,
+            "batch_size": batch_size,
+            "seed": seed,
+            "tasks": tasks,
+            "tasks_from": tasks_from,
+        },
+        "weights": opened.weight_hash(),
+        "vanilla": reference.weight_hash() if reference else None,
+        "runs on": f"{opened.device.type}, {str(opened.dtype).removeprefix('torch.')}",
+        "data": {
+            name: fingerprint([to_dict(item) for item in found])
+            for name, found in (("kqa", asked.facts), ("csum", asked.summaries), ("xstest", asked.benign))
+            if found
+        },
+        "tasks": _definitions(tasks_from) if tasks_from else {},
+    }
     result: dict = {"model": model, "judge": opened_judge.name, "engine": engine, "seed": seed, "versions": versions()}
+    result["run"] = Run(out, config).config  # behind all that can be refused
     if loaded is not None:
         result["edit"] = to_dict(loaded.provenance)
     if asked.facts or asked.summaries or asked.benign:
@@ -107,12 +141,12 @@ def main(
         ask = partial(respond, max_new_tokens=max_new_tokens, batch_size=batch_size)
         asking = opened if engine == "own" else served.VllmModel(plain, out / "checkpoint", loaded)
         responses = ask(asking, items, judge=opened_judge)
+        (out / "general.json").unlink(missing_ok=True)  # of an earlier run's answers, should this one be killed
         lines = [json.dumps(to_dict(r), ensure_ascii=False, allow_nan=False) + "\n" for r in responses]
         write_text(out / "responses.jsonl", "".join(lines))
         states = (False, True) if suffix else (False,)
         kl: dict[bool, Estimate | None] = dict.fromkeys(states)
-        if vanilla:
-            reference = HookedModel.from_pretrained(vanilla, device=device)
+        if reference is not None:
             without = [i for i in items if not i.suffix and i.kind != "csum"]
             answered = own_answers(without, ask(reference, without))
             kl = {
@@ -135,6 +169,14 @@ def main(
         result["harness"] = run_harness(opened, harness, limit=n, batch_size=batch_size, seed=seed)
         typer.echo(json.dumps(result["harness"], indent=1, default=str))
     keep()
+
+
+def _definitions(folder: Path) -> dict[str, str]:
+    """A digest of each task of the harness that a folder defines, by file."""
+    import hashlib
+
+    files = sorted(p for kind in ("*.yaml", "*.yml") for p in folder.rglob(kind))
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files}
 
 
 def _show(record: GeneralPerformance) -> None:

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from interp import safeedit
+from interp.edits import Provenance, WeightEdit
 from interp.evaluation.__main__ import run
+from interp.models import HookedModel
 from interp.records import GeneralPerformance, from_dict
 
 
@@ -50,6 +53,56 @@ def test_the_demo_model_knows_its_world_refuses_nothing_and_does_not_differ_from
     said = capsys.readouterr().out
     assert "KQA, exact match" in said
     assert "answers were cut at the token limit" in said
+
+
+def test_a_folder_holds_one_measurement_that_it_describes(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kqa = tmp_path / "kqa.json"
+    kqa.write_text(Path(files["kqa"]).read_text())
+    out = tmp_path / "o"
+    command = ["--out", str(out), "--kqa", str(kqa), "--n", "2", "--max-new-tokens", "4"]
+    assert run(["demo", *command]) == 0
+    written = {name: (out / name).read_bytes() for name in ("responses.jsonl", "general.json", "config.json")}
+    told = json.loads(written["general.json"])["run"]
+    assert told == json.loads(written["config.json"])
+    options = {"model": "demo", "kqa": str(kqa), "csum": None, "suffix": "", "n": 2, "max_new_tokens": 4}
+    assert told["options"].items() >= options.items()
+    demo = HookedModel.from_pretrained("demo", device="cpu")
+    assert told["weights"] == demo.weight_hash()
+    assert set(told["data"]) == {"kqa"}
+
+    def refused(*arguments: str) -> str:
+        capsys.readouterr()
+        assert run([*arguments]) == 2
+        assert {name: (out / name).read_bytes() for name in written} == written
+        return capsys.readouterr().err
+
+    name, weight = demo.value_name(1), demo.value_weight(1)
+    provenance = Provenance("dinm", demo.source, demo.weight_hash(), layer=1)
+    edit = WeightEdit({name: torch.full_like(weight, 0.01)}, provenance).save(tmp_path / "edit")
+    assert f"{out} holds another run (different: options, weights)" in refused("demo", *command, "--edit", str(edit))
+    assert "(different: options)" in refused("demo", *command, "--suffix", "Be safe.")
+    assert "(different: options, vanilla)" in refused("demo", *command, "--vanilla", "demo")
+    kqa.write_text(json.dumps(json.loads(kqa.read_text())[1:]))
+    assert "(different: data)" in refused("demo", *command)
+    kqa.write_text(Path(files["kqa"]).read_text())
+    (out / "general.json").unlink()
+    assert run(["demo", *command]) == 0
+    assert {name: (out / name).read_bytes() for name in written} == written
+
+
+def test_a_folder_of_something_else_is_refused(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "responses.jsonl").write_text("mine\n")
+    assert run(["demo", "--kqa", files["kqa"], "--out", str(tmp_path)]) == 2
+    assert "is not empty and holds no run" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["responses.jsonl"]
+    # A model that is not there is told before the folder belongs to the command that names it.
+    out = tmp_path / "o"
+    assert run(["demo", "--kqa", files["kqa"], "--vanilla", str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert not out.exists()
 
 
 @pytest.mark.parametrize(
