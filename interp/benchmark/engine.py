@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -107,6 +107,8 @@ class Engine:
             path, config = identify(settings, self.benchmark, vanilla, self.design)
             usage = path / "usage.jsonl"
             judges = () if self.locating else judges_for(settings, self.benchmark, vanilla, usage)
+            if settings.merge and not (path / "config.json").exists():
+                raise InputError(f"--merge: expected a run folder, got {path}, which holds no run (no config.json)")
             run = Run(path, config)  # behind all that can be refused
         self.bench = Bench(
             run,
@@ -137,6 +139,9 @@ class Engine:
     # ------------------------------------------------------------------------------------- working
     def work(self) -> None:
         """Do this process's share of every arm, vanilla first."""
+        if self.settings.shard is not None:
+            index, count = self.settings.shard
+            write_json(self._shard(index, count), {"shard": index + 1, "of": count})
         for arm in self.arms:
             mine = [u for u in self.missing(arm) if u.index % self.share.count == self.share.index]
             with self.stages.stage(arm.name) as report:
@@ -234,7 +239,22 @@ class Engine:
         if lacking:
             named = ", ".join(f"{u.arm.name} block {u.index}" for u in lacking[:6])
             more = f" and {len(lacking) - 6} more" if len(lacking) > 6 else ""
-            raise InputError(f"{len(lacking)} units are missing in {self.run.path}: {named}{more}; run their shards")
+            raise InputError(
+                f"{len(lacking)} units are missing in {self.run.path}: {named}{more}; {self._remedy(lacking)}"
+            )
+
+    def _shard(self, index: int, count: int) -> Path:
+        """The file that says that a shard was started by hand."""
+        return self.run.path / "shards" / f"{index + 1}-of-{count}.json"
+
+    def _remedy(self, lacking: Sequence[Unit]) -> str:
+        """What does the missing units: shards, where the run was shared out by hand."""
+        counts = {read_json(file)["of"] for file in sorted(self.run.path.glob("shards/*-of-*.json"))}
+        if not counts:
+            return "run the same command without --merge"
+        count = max(counts)  # shares of any count hold every unit
+        missing = ", ".join(f"{i + 1}/{count}" for i in sorted({u.index % count for u in lacking}))
+        return f"run --shard {missing}, or the same command without --merge"
 
     def responses(self, arm: Arm) -> list[Response]:
         """Every response of an arm, in the order of its units."""

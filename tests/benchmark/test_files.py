@@ -125,9 +125,25 @@ def test_shards_and_merge_give_the_bytes_of_one_process(
     said = capsys.readouterr().err
     assert "3 units are missing" in said
     assert all(f"{name} block 0" in said for name in ROWS)
+    assert "; run --shard 1/2, or the same command without --merge" in said
     assert run([*SMALL, "--shard", "1/2", *out]) == 0
     assert run([*SMALL, "--merge", *out]) == 0
     same_bytes(finished, tmp_path / "run")
+
+
+def test_a_merge_names_every_shard_that_is_missing_and_makes_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run([*SMALL, "--merge", "--out", str(out)]) == 2
+    assert f"--merge: expected a run folder, got {out}, which holds no run" in capsys.readouterr().err
+    assert not out.exists()
+    assert run([*SMALL, "--dry-run", "--out", str(out)]) == 0
+    assert run([*SMALL, "--merge", "--out", str(out)]) == 2
+    assert "; run the same command without --merge" in capsys.readouterr().err
+    assert run([*SMALL, "--shard", "3/3", "--out", str(out)]) == 0  # two blocks of each row: nothing to do
+    assert run([*SMALL, "--merge", "--out", str(out)]) == 2
+    assert "; run --shard 1/3, 2/3, or the same" in capsys.readouterr().err
 
 
 def planned(text: str) -> dict[str, tuple[int, int]]:
