@@ -34,6 +34,7 @@ def make_card(
     planned = Counter(case.split for case in cases)
     said = [(outcome, i) for outcome in outcomes for i in decisions if i in outcome.rejected]
     corrected = sum(bool(decisions[i].correction) for _, i in said)
+    accepted = sum(decisions[i].accepted for _, i in said)
     return {
         "instances": {split: {"planned": planned[split], "built": len(splits.get(split, ()))} for split in planned},
         "categories": _table(splits, lambda i: i.category_key),
@@ -42,7 +43,7 @@ def make_card(
         "attacks": {split: len({i.attack_name for i in found}) for split, found in splits.items()},
         "responses": {o.kind: _responses(o) for o in outcomes},
         "judge": {
-            "name": judge.name,
+            "name": config["judge"]["name"],
             "report": to_dict(report) if (report := getattr(judge, "report", None)) is not None else None,
             "agreement": {o.kind: to_dict(agreement(o)) for o in outcomes},
             "kappa with the phrase matcher": kappa(outcomes),
@@ -52,7 +53,8 @@ def make_card(
             "decided": len(said),
             "corrections": corrected,
             "corrections the judge would pass": corrections_agreed,
-            "accepted as they are": len(said) - corrected,
+            "accepted as they are": accepted,
+            "not accepted": len(said) - corrected - accepted,
         },
         "notes": list(notes),
         "config": dict(config),
@@ -131,7 +133,7 @@ def render(card: Mapping[str, Any], name: str) -> str:
     lines.append(
         f"- people decided {review['decided']} of {review['rejected']} rejected responses: {review['corrections']} "
         f"corrections (the judge would pass {review['corrections the judge would pass']}), "
-        f"{review['accepted as they are']} accepted as they are"
+        f"{review['accepted as they are']} accepted as they are, {review['not accepted']} not accepted"
     )
     config = card["config"]
     lines += ["", "## Made by", ""]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from interp.building.settings import DEMO, BuildSettings
+from interp.building.settings import DEMO, LOCAL, BuildSettings
 from interp.endpoint import Budget, EndpointGenerator, Query
 from interp.errors import InputError
 
@@ -14,7 +14,6 @@ INSTRUCTION = (
     "and say in one or two sentences why."
 )
 """Step 3's instruction for safe responses: to apologise, to decline, and to say why."""
-LOCAL = "local:"
 
 Report = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -68,25 +67,27 @@ class LocalGenerator:
         return [generation.text for generation in made]
 
 
-def open_generators(settings: BuildSettings) -> dict[str, Generator]:
+def open_budget(settings: BuildSettings) -> Budget | None:
+    """What the build has spent at its endpoint, None without one. Raises InputError as `Budget`."""
+    if settings.endpoint is None:
+        return None
+    return Budget(settings.out / "usage.jsonl", settings.endpoint.max_requests, settings.endpoint.max_tokens)
+
+
+def open_generators(settings: BuildSettings, budget: Budget | None) -> dict[str, Generator]:
     """The generators of a build by role (unsafe, safe and, where questions are generated, question); each opened once.
 
     Raises:
         InputError: a model that cannot be opened, or no endpoint for it.
     """
-    names = {"unsafe": settings.model, "safe": settings.safe_model or settings.model}
-    if settings.questions == "generate":
-        names["question"] = settings.question_model or settings.model
-    budget = None
-    if settings.endpoint is not None:
-        budget = Budget(settings.out / "usage.jsonl", settings.endpoint.max_requests, settings.endpoint.max_tokens)
+    names = settings.models
     opened = {name: _open(name, settings, budget) for name in dict.fromkeys(names.values())}
     return {role: opened[name] for role, name in names.items()}
 
 
 def _open(name: str, settings: BuildSettings, budget: Budget | None) -> Generator:
     local = name.removeprefix(LOCAL)
-    if settings.endpoint is not None and budget is not None and name != DEMO and local == name:
+    if settings.endpoint is not None and budget is not None and settings.is_endpoint_model(name):
         return EndpointGenerator(settings.endpoint, name, settings.max_new_tokens, budget)
     if not local:
         raise InputError(f"expected a model after {LOCAL!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +14,7 @@ from interp.building import knowledge as step4
 from interp.building import questions as step1
 from interp.building.attacks import AttackTemplate
 from interp.building.card import make_card, render, sha256
-from interp.building.generators import Generator, Report, open_generators, safe_query
+from interp.building.generators import Generator, Report, open_budget, open_generators, safe_query
 from interp.building.plan import Case, cases
 from interp.building.quality import (
     Outcome,
@@ -30,6 +31,7 @@ from interp.building.review import REVIEW, check_known, decisions_for, write_rev
 from interp.building.settings import DEMO, GENERATE, BuildSettings
 from interp.building.splitting import Pools, split_pools
 from interp.building.store import answering, judging
+from interp.endpoint import Budget
 from interp.errors import InputError
 from interp.judges import Judge
 from interp.judges import load as load_judge
@@ -75,9 +77,11 @@ def build(settings: BuildSettings, stages: Stages | None = None) -> dict[str, An
         if questions is not None:
             pools = make_pools(settings, questions, attacks)  # refused here, before a model is opened
     with stages.stage("models and judge"):
-        generators = open_generators(settings)
-        run = Run(settings.out, describe(settings, generators, questions, attacks, knowledge))
-        judge = open_judge(settings)
+        budget = open_budget(settings)
+        generators = open_generators(settings, budget)
+        judge = open_judge(settings, budget)
+        # Last: a model or judge that cannot be opened leaves no folder that is taken for another build.
+        run = Run(settings.out, describe(settings, generators, judge, questions, attacks, knowledge))
     if questions is None:
         with stages.stage("writing questions") as report:
             questions = write_questions(settings, run, generators["question"], report)
@@ -141,20 +145,59 @@ def _descriptions(settings: BuildSettings) -> dict[str, str]:
     return step1.DESCRIPTIONS | given
 
 
-def open_judge(settings: BuildSettings) -> Judge:
-    """The judge by name; "auto" is the demo's for a demo build, else SafeEdit's. Raises InputError as `judges.load`."""
+def open_judge(settings: BuildSettings, budget: Budget | None = None) -> Judge:
+    """The judge by name; "auto" is the demo's for a demo build, else SafeEdit's. Raises InputError as `judges.load`.
+
+    Args:
+        budget: of the build; a judge behind the endpoint spends from the same.
+    """
     name = ("demo" if settings.is_demo else "safeedit") if settings.judge == "auto" else settings.judge
-    if name == DEMO:
-        return load_judge(name, load("demo"))
+    device = "cpu"
+    if name != DEMO and not settings.is_endpoint_judge:
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    judge = load_judge(
+        name,
+        load("demo") if name == DEMO else load("demo", "test_ALL"),
+        safe_label=settings.safe_label or None,
+        device=device,
+        endpoint=settings.endpoint,
+        usage=budget.file if budget is not None else None,
+    )
+    client = getattr(judge, "client", None)
+    if client is not None and budget is not None:
+        client.budget = budget  # two counts of one file would each allow the whole
+    return judge
+
+
+def judge_identity(judge: Judge) -> dict[str, Any]:
+    """What decides a judge's verdicts besides the source: its weights and vocabulary, or what the endpoint is asked."""
+    identity: dict[str, Any] = {"name": _public(judge.name)}
+    client = getattr(judge, "client", None)
+    if client is not None:
+        return identity | {"endpoint": client.identity}
+    model: Any = getattr(judge, "model", judge)  # a guard holds a model, a classifier its parts
+    if hasattr(model, "hf"):
+        weights = hashlib.sha256()
+        for name, tensor in model.hf.state_dict().items():
+            weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            weights.update(_bytes(tensor))
+        identity["weights"] = weights.hexdigest()[:16]
+        identity["tokenizer"] = fingerprint([model.tokenizer.get_vocab(), model.tokenizer.chat_template])
+    return identity | {k: getattr(judge, k) for k in ("safe_label", "window", "threshold") if hasattr(judge, k)}
+
+
+def _bytes(tensor: Any) -> Any:
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_judge(name, load("demo", "test_ALL"), safe_label=settings.safe_label or None, device=device)
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
 
 
 def describe(
     settings: BuildSettings,
     generators: Mapping[str, Generator],
+    judge: Judge,
     questions: list[HarmfulQuestion] | None,
     attacks: list[AttackTemplate],
     knowledge: list[Knowledge],
@@ -168,8 +211,7 @@ def describe(
         "categories": list(settings.categories),
         "generators": {role: generator.identity for role, generator in generators.items()},
         "instruction": settings.instruction,
-        "judge": _public(settings.judge),
-        "safe_label": settings.safe_label,
+        "judge": judge_identity(judge),
         "attempts": settings.attempts,
         "limit": settings.limit,
         "seed": settings.seed,

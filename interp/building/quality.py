@@ -121,12 +121,15 @@ def _attempt(
 
 
 def apply_decisions(outcome: Outcome, decisions: Mapping[str, Decision]) -> None:
-    """Let people's decisions replace what the build has: a correction enters as it is, an accepted answer likewise."""
+    """Let people's decisions replace what the build has: a correction enters as it is, an accepted answer likewise.
+
+    An answer that people do not accept stays rejected.
+    """
     for i, decision in decisions.items():
         if i in outcome.rejected:
             if decision.correction:
                 outcome.accepted[i] = Response(decision.correction, "correction")
-            else:
+            elif decision.accepted:
                 outcome.accepted[i] = Response(outcome.rejected[i].response, "accepted by a person")
 
 

@@ -14,6 +14,8 @@ from interp.safeedit.rows import check_ids, read_rows, write_csv
 
 REVIEW = "review.csv"
 Kind = Literal["unsafe", "safe"]
+Answer = Literal["yes", "no", ""]
+ANSWERS: dict[str, Answer] = {"yes": "yes", "no": "no", "": ""}
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,20 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person said of a rejected response: a better text, or that it is right as it is ("" then)."""
+    """What a person said of a rejected response: a better text, that it is right as it is, or that it is not."""
 
-    correction: str
+    said: Answer
+    correction: str = ""
+    """Enters the build, whatever was said beside it."""
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the response is taken as it is."""
+        return self.said == "yes"
 
 
 FOR_PEOPLE = ("fate", "accept", "correction")
-"""Further columns: what the build did; `yes` to take the response as it is; a better response."""
+"""Further columns: what the build did; `yes` to take the response as it is, `no` not to; a better response."""
 COLUMNS = (*(f.name for f in fields(Rejected)), *FOR_PEOPLE)
 
 
@@ -62,7 +71,7 @@ def write_review(
             asdict(row)
             | {
                 "fate": fates[row.id],
-                "accept": "yes" if decision is not None and not decision.correction else "",
+                "accept": decision.said if decision is not None else "",
                 "correction": decision.correction if decision is not None else "",
             }
         )
@@ -81,14 +90,14 @@ def read_review(path: Path) -> dict[str, Decision]:
     check_ids(rows, "id", path)
     found = {}
     for index, row in enumerate(rows):
-        said, correction = row["accept"].strip().lower(), row["correction"].strip()
+        said, correction = ANSWERS.get(row["accept"].strip().lower()), row["correction"].strip()
         where = f"{path}, record {index}"
-        if said not in ("", "yes", "no"):
+        if said is None:
             raise InputError(f"{where}: expected yes, no or nothing under 'accept', got {row['accept']!r}")
         if said == "yes" and correction:
             raise InputError(f"{where}: both accepted and corrected; expected one of the two")
-        if said == "yes" or correction:
-            found[row["id"].strip()] = Decision(correction)
+        if said or correction:
+            found[row["id"].strip()] = Decision(said, correction)
     return found
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from interp.endpoint import EndpointSettings
 from interp.errors import InputError
+from interp.judges import ENDPOINT
 from interp.records import CATEGORIES
 
 DEMO = "demo"
 GENERATE = "generate"
+LOCAL = "local:"
+PER_CATEGORY = 65
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class BuildSettings:
     """Those of the nine to build."""
     descriptions: Path | None = None
     """File with category and description for generated questions; the paper's descriptions by default."""
-    questions_per_category: int = 65
+    questions_per_category: int = PER_CATEGORY
     """Questions to generate: the paper's 60 and 5 for test_ALL."""
     model: str = DEMO
     """Answers adversarial queries: permissive. "demo", a folder or hub id, or a model of the endpoint."""
@@ -46,7 +49,7 @@ class BuildSettings:
     batch_size: int | None = None
     """Prompts in a batch of a local model; 96 for the demo model, else 8."""
     judge: str = "auto"
-    """`auto` (demo for the demo, else safeedit), "demo", "safeedit", or a classifier's folder or id."""
+    """`auto` (demo for the demo, else safeedit), or any name that `interp.judges.load` knows."""
     safe_label: str = ""
     """Index or name of a classifier's label that means safe, where its label names do not say."""
     attempts: int = 4
@@ -62,7 +65,7 @@ class BuildSettings:
         """Check what can be checked without opening anything.
 
         Raises:
-            InputError: an unknown category, or a number out of range.
+            InputError: an unknown category, a number out of range, or something that this build has no use for.
         """
         unknown = [c for c in self.categories if c not in CATEGORIES]
         if unknown or not self.categories:
@@ -76,6 +79,33 @@ class BuildSettings:
         ):  # fmt: skip
             if value is not None and value < 1:
                 raise InputError(f"--{option}: expected at least 1, got {value}")
+        if self.questions != GENERATE:
+            for option, given in (
+                ("descriptions", self.descriptions is not None),
+                ("question-model", bool(self.question_model)),
+                ("questions-per-category", self.questions_per_category != PER_CATEGORY),
+            ):
+                if given:
+                    raise InputError(f"--{option}: expected --questions {GENERATE} beside it, got {self.questions!r}")
+        asked = any(map(self.is_endpoint_model, self.models.values())) or self.is_endpoint_judge
+        if self.endpoint is not None and not asked:
+            named = ", ".join(map(repr, dict.fromkeys([*self.models.values(), self.judge])))
+            raise InputError(f"--base-url: expected a --model or --judge {ENDPOINT}MODEL of the endpoint, got {named}")
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The models by role: unsafe, safe and, where questions are generated, question."""
+        names = {"unsafe": self.model, "safe": self.safe_model or self.model}
+        return names | ({"question": self.question_model or self.model} if self.questions == GENERATE else {})
+
+    def is_endpoint_model(self, name: str) -> bool:
+        """Whether a model's name is that of one of the endpoint."""
+        return self.endpoint is not None and name != DEMO and not name.startswith(LOCAL)
+
+    @property
+    def is_endpoint_judge(self) -> bool:
+        """Whether the judge is asked for at the endpoint."""
+        return self.judge.startswith(ENDPOINT)
 
     @property
     def is_demo(self) -> bool:

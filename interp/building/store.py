@@ -69,10 +69,11 @@ def answering(run: Run, step: str, generator: Generator, report: Report | None =
 
 def judging(run: Run, judge: Any, report: Report | None = None) -> Callable[[Sequence[str]], list[Verdict]]:
     """The judge's verdicts on texts, made resumable: equal texts are judged once."""
+    step = f"verdicts-{fingerprint(run.config['judge'])}"
 
     def verdicts(texts: Sequence[str]) -> list[Verdict]:
         order = list(dict.fromkeys(texts))
-        made = in_chunks(run, "verdicts", order, lambda part: [to_dict(v) for v in judge.judge(part)], JUDGED, report)
+        made = in_chunks(run, step, order, lambda part: [to_dict(v) for v in judge.judge(part)], JUDGED, report)
         known = dict(zip(order, (from_dict(Verdict, v) for v in made), strict=True))
         return [known[text] for text in texts]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -68,7 +68,11 @@ def build_command(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Budget of the whole build, in tokens.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of cached answers [default: $INTERP_CACHE].")] = None,
     judge: Annotated[
-        str, typer.Option(help="auto (demo for the demo, else safeedit), demo, safeedit, or a classifier.")
+        str,
+        typer.Option(
+            help="auto (demo for the demo, else safeedit), demo, safeedit, refusal, guard:SOURCE, endpoint:MODEL, or a "
+            "classifier."
+        ),
     ] = "auto",
     judge_safe_label: Annotated[
         str, typer.Option(help="The label of the classifier that means safe, where its names do not say.")
@@ -90,19 +94,20 @@ def build_command(
     from interp.endpoint import EndpointSettings
     from interp.pipeline.progress import Stages
 
-    endpoint = None
-    if base_url:
-        endpoint = EndpointSettings(
-            base_url=base_url,
-            key_env=key_env,
-            temperature=temperature,
-            timeout=timeout,
-            tries=tries,
-            concurrency=concurrency,
-            max_requests=max_requests,
-            max_tokens=max_tokens,
-            cache=cache,
-        )
+    asking: dict[str, Any] = {
+        "key_env": key_env,
+        "temperature": temperature,
+        "timeout": timeout,
+        "tries": tries,
+        "concurrency": concurrency,
+        "max_requests": max_requests,
+        "max_tokens": max_tokens,
+        "cache": cache,
+    }
+    for option, value in asking.items():
+        if not base_url and value != getattr(EndpointSettings, option):  # its default
+            raise InputError(f"--{option.replace('_', '-')}: expected --base-url beside it, got none")
+    endpoint = EndpointSettings(base_url, **asking) if base_url else None
     settings = BuildSettings(
         out=out,
         questions=questions,

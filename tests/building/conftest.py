@@ -43,6 +43,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch, demo_judge: TextJudge) -> Scripted
     from interp.building import pipeline
 
     generator = Scripted()
-    monkeypatch.setattr(pipeline, "open_generators", lambda settings: dict.fromkeys(("unsafe", "safe"), generator))
-    monkeypatch.setattr(pipeline, "open_judge", lambda settings: demo_judge)
+    monkeypatch.setattr(
+        pipeline, "open_generators", lambda settings, budget: dict.fromkeys(("unsafe", "safe"), generator)
+    )
+    monkeypatch.setattr(pipeline, "open_judge", lambda settings, budget: demo_judge)
     return generator
