@@ -11,6 +11,7 @@ from typing import Any
 from interp.errors import InputError
 from interp.safeedit.benchmark import read
 from interp.safeedit.rows import read_lines, read_rows
+from interp.safeedit.schema import check_text
 
 KINDS = (".csv", ".json", ".jsonl", ".parquet")
 TIMEOUT = 5.0
@@ -57,6 +58,7 @@ def text_of(record: dict[str, Any], key: str, where: str) -> str:
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
         raise InputError(f"{where}: expected a text under {key!r}, got {str(value)[:40]!r}")
+    check_text(value, f"{where}, {key!r}")
     return value
 
 
