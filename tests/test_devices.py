@@ -239,4 +239,4 @@ def test_the_main_job_runs_on_a_device(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
     assert compare(["dinm", "--device", "pretend:0", *SMALL, "--out", str(tmp_path / "run")]) == 0
     record = json.loads((tmp_path / "run" / "comparison.json").read_text())
-    assert [row["name"] for row in record["rows"]] == ["vanilla", "DINM"]
+    assert [row["name"] for row in record["rows"]] == ["vanilla", "dinm"]
