@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from pretend_devices import pretend_devices
 from rivals import ONE, THREE, TWO
 from small_run import SMALL
 from tiny_lab import small_instance, small_lab, variant
+from torch.utils._python_dispatch import _disable_current_modes
 
 from interp.capture import capture
 from interp.compare import run as compare
@@ -72,6 +75,11 @@ def make(architecture: str, places: str | None = None) -> HookedModel:
 def devices() -> Iterator[None]:
     with pretend_devices():
         yield
+
+
+def pretended(places: str | None) -> AbstractContextManager[Any]:
+    """Without places the CPU itself, at its own speed: no operation passes through Python."""
+    return _disable_current_modes() if places is None else nullcontext()
 
 
 @pytest.fixture(params=["gpt2", "llama"])
@@ -188,9 +196,10 @@ def subjects(model: HookedModel) -> tuple[Subject, Subject]:
 @pytest.mark.parametrize("analysis", ANALYSES, ids=lambda a: a.name)
 def test_every_analysis_finds_on_two_devices_what_it_finds_on_the_cpu(analysis: Analysis):
     found = []
-    for model in (make("llama"), make("llama", "two")):
-        vanilla, other = subjects(model)
-        found.append(analysis.measure(other, vanilla))
+    for places in (None, "two"):
+        with pretended(places):
+            vanilla, other = subjects(make("llama", places))
+            found.append(analysis.measure(other, vanilla))
     here, there = found
     assert there.n == here.n
     for one, two in zip(here.bars, there.bars, strict=True):
@@ -203,14 +212,15 @@ def test_every_analysis_finds_on_two_devices_what_it_finds_on_the_cpu(analysis: 
 @pytest.mark.parametrize("locator", LOCATORS)
 def test_every_locator_scores_layers_on_two_devices_as_on_the_cpu(locator: str):
     found = []
-    for model in (make("llama"), make("llama", "two")):
-        vanilla, other = subjects(model)
-        lab = vanilla.lab
-        found.append(
-            locate_behaviour(
-                vanilla.model, lab.instances, lab.tokens, locator=locator, reference=other.model, batch_size=4
-            ).values
-        )
+    for places in (None, "two"):
+        with pretended(places):
+            vanilla, other = subjects(make("llama", places))
+            lab, reference = vanilla.lab, other.model
+            found.append(
+                locate_behaviour(
+                    vanilla.model, lab.instances, lab.tokens, locator=locator, reference=reference, batch_size=4
+                ).values
+            )
     np.testing.assert_allclose(found[1], found[0], rtol=0.01, atol=1e-3)
 
 
