@@ -341,11 +341,7 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path, training: Ma
     """
     import torch
 
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}") from error
+    temporary = _temporary(out)
     try:
         model.to(torch.float16).save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
@@ -363,6 +359,15 @@ def save(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path, training: Ma
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary(out: Path) -> Path:
+    """An empty folder beside `out`. Raises InputError where there cannot be one."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
 
 
 def main(
@@ -398,6 +403,7 @@ def main(
 
 
 def _make(recipe: Recipe, out: Path, threads: int) -> list[str]:
+    _temporary(out).rmdir()  # a folder that cannot be written is told now, not when the training is over
     began, cpu = time.time(), time.process_time()
     tokenizer = make_tokenizer(recipe)
     trained = _train_with_progress(recipe, tokenizer, threads)
@@ -410,7 +416,7 @@ def _check(recipe: Recipe, out: Path, threads: int, until: int | None) -> list[s
     """What was compared in the first line; the following ones say what differs."""
     from interp.demo.evaluate import sha256
 
-    shipped, recorded = sha256(out), read_json(out / TRAINING)
+    shipped, recorded = sha256(out), _recorded(out)
     known = [mark["step"] for mark in recorded["marks"]]
     if until is not None and until not in known:
         raise InputError(f"expected --until one of {', '.join(map(str, known))} (the recorded steps), got {until}")
@@ -435,6 +441,19 @@ def _check(recipe: Recipe, out: Path, threads: int, until: int | None) -> list[s
     else:
         said = f"loss at step {MARKS[0]} within {LOSS_TOLERANCE} nats (bits need an Intel processor with AVX2)"
     return [f"{out} {'is what the script makes' if not lines else 'is not what the script makes'}: {said}", *lines]
+
+
+def _recorded(out: Path) -> dict[str, Any]:
+    """How a checkpoint was made. Raises InputError where the file is missing, damaged or none."""
+    recorded = read_json(out / TRAINING)
+    try:
+        marks = [Mark(**mark) for mark in recorded["marks"]]
+        whole = marks and {"recipe", "threads"} <= recorded.keys()
+    except (TypeError, KeyError, AttributeError):
+        whole = False
+    if not whole:
+        raise InputError(f"{out / TRAINING}: expected recipe, threads and marks of a training")
+    return recorded
 
 
 def _cpuinfo() -> str:

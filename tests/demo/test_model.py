@@ -301,8 +301,22 @@ def test_what_cannot_be_checked_is_one_line_and_exit_code_2(checked):
         assert refused.output.startswith("error: ")
         assert expected in refused.output
         assert len(refused.output.strip().splitlines()) == 1
+    for damaged in ('{"recipe": {}}', "[]", '{"recipe": {}, "threads": 2, "marks": [{"step": 1}]}', "{"):
+        (out / pretrain.TRAINING).write_text(damaged)
+        refused = run("--check")
+        assert refused.exit_code == 2
+        assert refused.output.startswith(f"error: {out / pretrain.TRAINING}")
     (out / pretrain.TRAINING).unlink()
     assert run("--check").exit_code == 2
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_training(checked, monkeypatch, tmp_path):
+    run, _ = checked
+    monkeypatch.setattr(pretrain, "train", lambda *_, **__: pytest.fail("it was trained"))
+    (tmp_path / "file").write_text("in the way")
+    refused = run("--out", str(tmp_path / "file" / "model"))
+    assert refused.exit_code == 2
+    assert refused.output.startswith("error: cannot write")
 
 
 def test_the_shipped_model_says_how_it_was_made():
