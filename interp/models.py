@@ -541,7 +541,7 @@ class HookedModel:
             stamp = (parameter.data_ptr(), parameter._version)
             known = self._digests.get(name)
             if fresh or known is None or known[0] != stamp:
-                known = self._digests[name] = (stamp, _digest(parameter))
+                known = self._digests[name] = (stamp, tensor_digest(parameter))
             total.update(name.encode() + known[1])
         return total.hexdigest()[:16]
 
@@ -555,7 +555,8 @@ class HookedModel:
         save_checkpoint(self.hf, self.tokenizer, Path(folder))
 
 
-def _digest(tensor: Tensor) -> bytes:
+def tensor_digest(tensor: Tensor) -> bytes:
+    """SHA-256 over a tensor's shape, dtype and bytes."""
     flat = tensor.detach().cpu().contiguous().view(-1)
     head = f"{tuple(tensor.shape)} {tensor.dtype}".encode()
     return hashlib.sha256(head + b"|").digest() + hashlib.sha256(flat.view(torch.uint8).numpy()).digest()  # type: ignore[arg-type]

@@ -179,19 +179,14 @@ def judge_identity(judge: Judge) -> dict[str, Any]:
         return identity | {"endpoint": client.identity}
     model: Any = getattr(judge, "model", judge)  # a guard holds a model, a classifier its parts
     if hasattr(model, "hf"):
+        from interp.models import tensor_digest
+
         weights = hashlib.sha256()
         for name, tensor in model.hf.state_dict().items():
-            weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            weights.update(_bytes(tensor))
+            weights.update(name.encode() + tensor_digest(tensor))
         identity["weights"] = weights.hexdigest()[:16]
         identity["tokenizer"] = fingerprint([model.tokenizer.get_vocab(), model.tokenizer.chat_template])
     return identity | {k: getattr(judge, k) for k in ("safe_label", "window", "threshold") if hasattr(judge, k)}
-
-
-def _bytes(tensor: Any) -> Any:
-    import torch
-
-    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
 
 
 def describe(

@@ -16,7 +16,7 @@ from interp.errors import InputError
 from interp.mechanism.intervals import of_means
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.readout import benign_pairs, forced, kl_by_token, log_probs
-from interp.mechanism.several import behind
+from interp.mechanism.several import of_edits
 from interp.models import HookedModel
 from interp.records import Bars, Curve, Curves, Estimate, Finding
 from interp.stats import bootstrap
@@ -140,8 +140,10 @@ def _first_tokens_words(finding: Finding) -> str:
         beside = "harmless answers: too little to divide" if harmless is not None else "no harmless answers"
         if control is not None:
             beside = f"harmless answers: {control.value:.0f} % [{control.low:.0f}, {control.high:.0f}]"
-        who = f"{model}, {part}" if (part := behind(e)) else model
-        said.append(f"{e.value:.0f} % [{e.low:.0f}, {e.high:.0f}] for {who} ({beside}; {total.value:.2g} nats in all)")
+        said.append(
+            f"{e.value:.0f} % [{e.low:.0f}, {e.high:.0f}] for {of_edits(model, e)} ({beside}; "
+            f"{total.value:.2g} nats in all)"
+        )
     if not said and not little:
         return "No model differs from vanilla on the unsafe answers."
     even = finding.facts[f"{ANSWERS[0]}, spread evenly"]

@@ -53,6 +53,11 @@ def behind(e: Estimate) -> str:
     return found.group(1) if found else ""
 
 
+def of_edits(name: str, e: Estimate) -> str:
+    """The model's name, with how many of its edits a number is of where the others have none."""
+    return f"{name}, {part}" if (part := behind(e)) else name
+
+
 def _alike(parts: Sequence[Finding], key: str) -> bool:
     return len({part.facts.get(key) for part in parts}) == 1
 

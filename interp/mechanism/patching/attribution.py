@@ -19,8 +19,9 @@ from interp.mechanism.intervals import of_means
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.margin import MarginTokens
 from interp.mechanism.patching.activations import GRIDS, LAST, PLACES, Patched, all_patches, effects
-from interp.mechanism.patching.maps import NAMES, NO_EFFECT, SHARE, divisible, grid_of, of_edits, undivided
+from interp.mechanism.patching.maps import NAMES, NO_EFFECT, SHARE, divisible, grid_of, undivided
 from interp.mechanism.patching.places import Clean, places_of, read
+from interp.mechanism.several import of_edits
 from interp.models import HookedModel, Tokens
 from interp.records import Bars, Curve, Curves, Estimate, Finding, Grid
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.patching.activations import GRIDS, OWN_ROLES, PLACES, Patched, all_patches, effects
-from interp.mechanism.several import behind
+from interp.mechanism.several import of_edits
 from interp.mechanism.shares import CALIBRATED, compliance_drop
 from interp.records import Bars, Curve, Curves, Estimate, Finding, Grid
 
@@ -40,11 +40,6 @@ def undivided(finding: Finding) -> list[str]:
         without = [said for said in fact.split("; ") if NO_EFFECT in said]  # edits that differ are told one by one
         found += [f"{name}: {', '.join(without)}"] if without else []
     return found
-
-
-def of_edits(name: str, e: Estimate) -> str:
-    """The model's name, with how many of its edits a number is of where the others have nothing to divide."""
-    return f"{name}, {part}" if (part := behind(e)) else name
 
 
 def measure(subject: Subject, vanilla: Subject) -> Finding:

@@ -11,8 +11,9 @@ from torch import nn
 
 from interp.mechanism.lab import Analysis, Subject
 from interp.mechanism.patching.activations import effects
-from interp.mechanism.patching.maps import NO_EFFECT, SHARE, divisible, of_edits, undivided
+from interp.mechanism.patching.maps import NO_EFFECT, SHARE, divisible, undivided
 from interp.mechanism.patching.weights import COMPONENTS, Part, Receiver, donated
+from interp.mechanism.several import of_edits
 from interp.models import HookedModel
 from interp.records import Curve, Curves, Finding, Grid
 
