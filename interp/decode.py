@@ -23,9 +23,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from interp.slots import Filling, SlotLayer, Slots
+from interp import attention, products
+from interp.slots import Filling, Row, SlotLayer, Slots
+from interp.standin import replaced
 
-PREFILL_TOKENS = 4096
+PREFILL_TOKENS = 2048
 """Prompt tokens in one forward, padding included: more would not run faster and would need more memory."""
 SMALL_WIDTH, LOOPS, MIN_ROWS = 256, 2, 16
 """Small models on a CPU are decoded by two loops side by side, from so many prompts each on."""
@@ -72,6 +74,7 @@ def greedy(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
+    last_mlp: nn.Module | None = None,
     stop_ids: Sequence[int] = (),
     slots: int = 64,
     rows: Rows | None = None,
@@ -85,6 +88,7 @@ def greedy(
         unembedding: the module whose input is the last hidden state.
         prompts: token ids, none empty.
         max_new_tokens: longest continuation.
+        last_mlp: the MLP of the last block, which then runs on each prompt's last token alone.
         stop_ids: a row ends with the first of these, which stays in its continuation.
         slots: rows decoded at a time.
         rows: told before each forward which prompt each row belongs to, in the thread that runs the forward.
@@ -96,6 +100,7 @@ def greedy(
     split = LOOPS if small(hf) and len(prompts) >= LOOPS * MIN_ROWS else 1
     dealt = _dealt(prompts, split, shared is not None)
     last, stop, ended = _Last(), threading.Event(), Counter[int]()
+    beside = shared is not None and attention.shareable(hf)
 
     @torch.no_grad()
     def decode(share: int) -> None:
@@ -103,7 +108,7 @@ def greedy(
         told = None if rows is None else partial(_tell, rows, mine)
         tops = None if shared is None else [shared.layers[i] for i in mine]
         size = max(1, slots // split)
-        loop = _Loop(hf, last, [prompts[i] for i in mine], max_new_tokens, stop_ids, size, told, shared, tops)
+        loop = _Loop(hf, last, [prompts[i] for i in mine], max_new_tokens, stop_ids, size, told, shared, tops, beside)
         for done in loop.run():
             if stop.is_set():
                 return
@@ -114,7 +119,7 @@ def greedy(
         for i, answer in zip(mine, loop.answers, strict=True):
             answers[i] = answer
 
-    with last.shown(unembedding):
+    with last.shown(unembedding, last_mlp), attention.chosen(hf) if beside else nullcontext(), products.faster(hf):
         if split > 1 and processors() > 1:
             _side_by_side(decode, split, stop)
         else:
@@ -192,25 +197,31 @@ class _Loop:
         rows: Rows | None,
         shared: Shared | None = None,
         tops: Sequence[int] | None = None,
+        beside: bool = False,
     ) -> None:
         self.hf: Any = hf
         self.last = last
         self.prompts = prompts
         self.limit = max_new_tokens
         self.stops = frozenset(stop_ids)
-        self.rows = rows
+        self.told = rows
         self.shared = shared
         self.n_layers: int = hf.config.get_text_config().num_hidden_layers
         self.tops = tops or [self.n_layers] * len(prompts)
         """The first layer in which each prompt's model differs from the plain one."""
+        self.beside = beside
+        """Whether rows of equal prompts keep its keys and values once, and not a copy each."""
         longest = max((len(p) for p in prompts), default=0)
-        self.slots = Slots(max(1, min(slots, len(prompts))), longest + max_new_tokens)
+        together = tuple(sorted({min(top, self.n_layers - 1) for top in self.tops})) if beside else ()
+        self.slots = Slots(max(1, min(slots, len(prompts))), longest, max_new_tokens, together)
         self.cache = Cache(layers=[SlotLayer(self.slots, layer) for layer in range(self.n_layers)])
         self.answers: list[list[int]] = [[] for _ in prompts]
         self.active: list[int] = []
         """The prompt in each slot that is in use: slots 0..n-1, without gaps."""
+        self.rows: list[Row] = []
+        """What these slots hold."""
         self.lengths: list[int] = []
-        """Tokens in each of these slots."""
+        """Tokens of each shared prompt."""
         self.ended = 0
         self.eager = hf.config.get_text_config()._attn_implementation == "eager"
         self.waiting = list(range(len(prompts)))
@@ -241,25 +252,40 @@ class _Loop:
         # Padding on the right: with causal attention no real token sees it, and every token is at its own position.
         ids = torch.tensor([[*self.prompts[taken[k]], *[0] * (longest - lengths[k])] for k in reader])
         last = torch.tensor([lengths[k] - 1 for k in reader], device=self.device)
-        upto = [self.tops[taken[k]] if k in followers else self.n_layers for k in range(len(taken))]
-        self.slots.filling = [Filling(first + k, source[k], upto[k]) for k in range(len(taken))]
-        layers = sorted({upto[k] for k in followers} - {self.n_layers})
+        tops = [min(self.tops[i], self.n_layers - 1) for i in taken]
+        layers = sorted({self.tops[taken[k]] for k in followers} - {self.n_layers})
+        self.slots.filling = [
+            Filling(first + k, source[k], self._taken(tops[k], k in followers)) for k in range(len(taken))
+        ]
+        if self.beside:
+            begin = len(self.lengths)
+            self.slots.sharing = [Filling(begin + r, r, range(tops[k] + 1)) for r, k in enumerate(reader)]
+            self.rows += [Row(n, tops[k], begin + source[k], n) for k, n in enumerate(lengths)]
+            self.lengths += [lengths[k] for k in reader]
+        else:
+            self.rows += [Row(n) for n in lengths]
         with self._keeping(layers, last) as kept:
             read = self._read(ids, [taken[k] for k in reader], last)
+        self.slots.sharing = []
         tokens = [read[source[k]] for k in range(len(taken))]
         for layer in layers:
-            mine = [k for k in followers if upto[k] == layer]
+            mine = [k for k in followers if self.tops[taken[k]] == layer]
             size = len(mine) if layer == self.n_layers - 1 else max(1, PREFILL_TOKENS // longest)
             for part in (mine[i : i + size] for i in range(0, len(mine), size)):
                 rows = torch.tensor([source[k] for k in part])
-                self.slots.filling = [Filling(first + k, row, self.n_layers) for row, k in enumerate(part)]
+                self.slots.filling = [Filling(first + k, row, range(self.n_layers)) for row, k in enumerate(part)]
                 with self._resuming(kept[layer], rows):
                     read = self._read(ids[rows], [taken[k] for k in part], last[rows.to(last.device)], layer)
                 for k, token in zip(part, read, strict=True):
                     tokens[k] = token
         self.active += taken
-        self.lengths += lengths
         self._take(tokens, first)
+
+    def _taken(self, top: int, follows: bool) -> range:
+        """Layers whose keys and values a row's slot takes from the reading of its prompt."""
+        if self.beside:  # a follower's own ones come when it goes on from its layer
+            return range(self.n_layers if follows else top + 1, self.n_layers)
+        return range(top + 1 if follows else self.n_layers)
 
     def _next(self, free: int) -> tuple[list[int], list[int]]:
         """The next prompts that fit `free` slots and one forward, and for each which of its rows reads it."""
@@ -282,8 +308,8 @@ class _Loop:
         if layer == self.n_layers - 1:  # nothing above it attends: the last token alone
             at, ids = last[:, None], ids.gather(1, last[:, None].to(ids.device))
             last = torch.zeros_like(last)
-        if self.rows is not None:
-            self.rows(prompts)
+        if self.told is not None:
+            self.told(prompts)
         with self.last.of(last):
             logits = self.hf(
                 input_ids=ids.to(self.device),
@@ -303,26 +329,26 @@ class _Loop:
 
     def step(self) -> None:
         """One more token for every active row."""
-        n, here = len(self.active), self.slots
-        here.filling, here.row = None, torch.arange(n)
-        here.at = torch.tensor(self.lengths)
-        here.width = max(self.lengths) + 1
+        self.slots.step(self.rows, self.lengths)
         ids = torch.tensor([[self.answers[i][-1]] for i in self.active], device=self.device)
-        at = here.at.to(self.device)
-        seen = (torch.arange(here.width, device=self.device)[None] <= at[:, None])[:, None, None]
+        at = torch.tensor([row.length for row in self.rows], device=self.device)
+        width = max(row.length for row in self.rows) + 1
+        seen = (torch.arange(width, device=self.device)[None] <= at[:, None])[:, None, None]
         if self.eager:
             dtype = self.hf.dtype
             seen = torch.zeros(seen.shape, dtype=dtype, device=self.device).masked_fill(~seen, torch.finfo(dtype).min)
-        if self.rows is not None:
-            self.rows(self.active)
-        logits = self.hf(
-            input_ids=ids,
-            attention_mask=seen,
-            position_ids=at[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        ).logits
-        self.lengths = [length + 1 for length in self.lengths]
+        if self.told is not None:
+            self.told(self.active)
+        with attention.stepping(self.cache) if self.beside else nullcontext():
+            logits = self.hf(
+                input_ids=ids,
+                attention_mask=seen,
+                position_ids=at[:, None],
+                past_key_values=self.cache,
+                use_cache=True,
+            ).logits
+        for row in self.rows:
+            row.length += 1
         self._take(logits[:, -1].argmax(-1).tolist(), 0)
 
     # ------------------------------------------------------------------------------------- bookkeeping
@@ -339,14 +365,27 @@ class _Loop:
         self.ended += len(ended)
 
     def _free(self, slot: int) -> None:
-        """Move the last active row into a slot that is no longer needed."""
-        last = len(self.active) - 1
+        """Move the last active row into a slot that is no longer needed, and so with a prompt that nobody shares."""
+        gone, last = self.rows[slot], len(self.active) - 1
         if slot != last:
-            for layer in self.cache.layers:
-                layer.move(last, slot, self.lengths[last])  # type: ignore[attr-defined]
-            self.active[slot], self.lengths[slot] = self.active[last], self.lengths[last]
+            for layer, kept in enumerate(self._layers()):
+                kept.move(last, slot, self.rows[last].own(layer))
+            self.active[slot], self.rows[slot] = self.active[last], self.rows[last]
         self.active.pop()
+        self.rows.pop()
+        if gone.shared < 0 or any(row.shared == gone.shared for row in self.rows):
+            return
+        last = len(self.lengths) - 1
+        if gone.shared != last:
+            for kept in self._layers():
+                kept.move_shared(last, gone.shared, self.lengths[last])
+            self.lengths[gone.shared] = self.lengths[last]
+            for row in self.rows:
+                row.shared = gone.shared if row.shared == last else row.shared
         self.lengths.pop()
+
+    def _layers(self) -> list[SlotLayer]:
+        return self.cache.layers  # type: ignore[return-value]
 
 
 class _Last(threading.local):
@@ -367,18 +406,31 @@ class _Last(threading.local):
             self.positions = None
 
     @contextmanager
-    def shown(self, unembedding: nn.Module) -> Iterator[None]:
-        """While open, forwards inside `of` compute logits at its positions alone."""
+    def shown(self, unembedding: nn.Module, mlp: nn.Module | None = None) -> Iterator[None]:
+        """While open, forwards inside `of` compute logits, and the last block's MLP, at its positions alone."""
 
         def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            if self.positions is None:
-                return None
-            hidden = args[0]
-            at = self.positions.to(hidden.device)
-            return (hidden[torch.arange(len(at), device=hidden.device), at][:, None],)
+            return None if self.positions is None else (self._picked(args[0]), *args[1:])
 
+        def run(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self.positions is None or hidden.shape[1] == 1:
+                return whole(hidden, *args, **kwargs)
+            out = whole(self._picked(hidden), *args, **kwargs)
+            if not isinstance(out, Tensor):  # a mixture of experts tells more than its output
+                return whole(hidden, *args, **kwargs)
+            spread = torch.zeros_like(hidden)
+            spread[torch.arange(len(hidden), device=hidden.device), self.positions.to(hidden.device)] = out[:, 0]
+            return spread
+
+        whole: Callable[..., Any] = nn.Identity() if mlp is None else mlp.forward
         handle = unembedding.register_forward_pre_hook(pick)
         try:
-            yield
+            with nullcontext() if mlp is None else replaced(mlp, run):
+                yield
         finally:
             handle.remove()
+
+    def _picked(self, hidden: Tensor) -> Tensor:
+        assert self.positions is not None
+        at = self.positions.to(hidden.device)
+        return hidden[torch.arange(len(at), device=hidden.device), at][:, None]

@@ -468,6 +468,7 @@ class HookedModel:
                 self.unembedding,
                 ids,
                 max_new_tokens=max_new_tokens,
+                last_mlp=self.mlp(self.n_layers - 1),
                 stop_ids=self.stop_ids,
                 slots=batch_size,
                 rows=rows,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from interp.errors import InputError
 from interp.models import HookedModel, Tokens
+from interp.standin import replaced
 
 
 class _Reached(Exception):  # noqa: N818 (control flow, not an error)
@@ -169,20 +170,6 @@ def _pre_hook(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-@contextmanager
-def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """The module with another forward. Written past nn.Module's own __setattr__, and taken out again."""
-    before = module.__dict__.get("forward")
-    object.__setattr__(module, "forward", forward)
-    try:
-        yield
-    finally:
-        if before is None:
-            module.__dict__.pop("forward", None)
-        else:
-            object.__setattr__(module, "forward", before)
 
 
 def _with_hidden(

@@ -7,11 +7,13 @@ import threading
 
 import pytest
 import torch
-from conftest import ARCHITECTURES
+from conftest import ARCHITECTURES, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from interp import decode
+from interp.models import HookedModel
+from interp.slots import SlotLayer
 
 WINDOW = {"mistral": {"sliding_window": 4096}, "gemma2": {"sliding_window": 4096}}
 PROMPTS = [[5, 9, 30], [7] * 12, [40, 41, 42, 43, 44, 45, 46], [100], [3, 4, 3, 4, 3], [250, 17] * 9, [12, 13, 14]]
@@ -189,3 +191,44 @@ def test_processors_are_those_one_may_use(monkeypatch, asked, found):
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert decode.processors() == (found or here)
+
+
+# ------------------------------------------------------------------------------------------------- the last MLP
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_last_mlp_reads_the_last_token_alone_and_changes_no_answer(make_hf, architecture):
+    hf, seen = wide(make_hf, architecture), []
+    model = HookedModel.from_hf(hf, tiny_tokenizer())
+    last = model.n_layers - 1
+    handle = model.value_module(last).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    plain = decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=4)
+    assert max(h.shape[1] for h in seen) > 1
+    seen.clear()
+    again = decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=4, last_mlp=model.mlp(last))
+    assert again == plain
+    assert {h.shape[1] for h in seen} == {1}
+    handle.remove()
+    assert "forward" not in model.mlp(last).__dict__
+
+
+def test_an_mlp_that_tells_more_than_its_output_runs_on_all_tokens(make_hf, monkeypatch):
+    hf = wide(make_hf, "llama")
+    mlp, plain = hf.model.layers[-1].mlp, decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6)
+    block, inner = hf.model.layers[-1], mlp.forward
+    monkeypatch.setattr(mlp, "forward", lambda x: (inner(x), x.shape[1]), raising=False)
+    told = []
+
+    def unwrapped(_, args, out):
+        told.append((args[0].shape[1], out[1]))
+        return out[0]
+
+    mlp.register_forward_hook(unwrapped)
+    assert decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, last_mlp=block.mlp) == plain
+    assert all(tokens == ran for tokens, ran in told)
+
+
+def test_what_a_slot_held_before_does_not_matter(make_hf, monkeypatch):
+    hf = wide(make_hf, "llama")
+    plain = decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=3)
+    room = SlotLayer._room
+    monkeypatch.setattr(SlotLayer, "_room", lambda *args: room(*args).fill_(torch.nan))
+    assert decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=3) == plain

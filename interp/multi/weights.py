@@ -10,11 +10,12 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from interp import products
 from interp.edits import WeightEdit, add_delta
 from interp.errors import InputError
 from interp.models import HookedModel
 from interp.multi.store import EditStore
-from interp.prefix import replaced
+from interp.standin import replaced
 
 
 def shareable(model: HookedModel, edit: WeightEdit) -> bool:
@@ -133,4 +134,7 @@ def _with(model: HookedModel, layer: int, parameters: Mapping[str, nn.Parameter]
         hooks.clear()
     for full, parameter in parameters.items():
         setattr(twin, full.removeprefix(name.removesuffix("weight")), parameter)
+    forward = products.linear(twin)
+    if forward is not None:
+        object.__setattr__(twin, "forward", forward)
     return twin

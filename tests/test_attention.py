@@ -1,0 +1,114 @@
+"""Attention over shared prompts against plain attention over a copy of them in every row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers.cache_utils import Cache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from interp import attention
+from interp.slots import PADDED, Filling, Row, SlotLayer, Slots, side_by_side
+
+WIDTH, LAYERS = 8, 3
+
+
+@st.composite
+def filled(draw):
+    """Rows with an answer of some tokens, each after one of some shared prompts or after a prompt of its own."""
+    prompts = draw(st.lists(st.integers(1, 9), min_size=1, max_size=5))
+    asked = draw(st.lists(st.integers(-1, len(prompts) - 1), min_size=1, max_size=9))
+    answers = [draw(st.integers(0, 4)) for _ in asked]
+    own = [draw(st.integers(1, 9)) for _ in asked]
+    tops = [draw(st.integers(0, LAYERS - 1)) for _ in asked]
+    kv, group = draw(st.sampled_from([(1, 1), (2, 1), (2, 3)]))
+    return prompts, asked, answers, own, tops, kv, group, draw(st.integers(0, 99))
+
+
+@settings(max_examples=60, deadline=None)
+@given(filled())
+def test_rows_that_share_prompts_attend_as_if_each_had_a_copy(case):
+    prompts, asked, answers, own, tops, kv, group, seed = case
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    rows = [
+        Row(prompts[p] + n, top, p, prompts[p]) if p >= 0 else Row(length + n)
+        for p, n, length, top in zip(asked, answers, own, tops, strict=True)
+    ]
+    slots = Slots(len(rows), 9, 5, tuple(sorted({row.top for row in rows})))
+    layers = [SlotLayer(slots, layer) for layer in range(LAYERS)]
+    query = normal(len(rows), kv * group, 1, WIDTH)
+    module: Any = nn.Module()
+    module.num_key_value_groups = group
+    for index, layer in enumerate(layers):
+        whole = [(normal(kv, row.length + 1, WIDTH), normal(kv, row.length + 1, WIDTH)) for row in rows]
+        common = [(normal(kv, n, WIDTH), normal(kv, n, WIDTH)) for n in prompts]
+        layer.lazy_initialization(whole[0][0][None], whole[0][1][None])
+        for states in (layer.keys, layer.values):
+            states.fill_(torch.nan)  # what nobody wrote must not matter
+        for place, prompt in enumerate(common):
+            if any(row.shared == place and index <= row.top for row in rows):
+                slots.filling, slots.sharing = [], [Filling(place, 0, range(LAYERS))]
+                layer.update(prompt[0][None], prompt[1][None])
+        for slot, row in enumerate(rows):  # its prompt and answer as if they were one prompt, then the shared part cut
+            if row.shared >= 0 and index <= row.top:
+                for states, prompt in zip(whole[slot], common[row.shared], strict=True):
+                    states[:, : row.prompt] = prompt
+            slots.filling, slots.sharing = [Filling(slot, 0, range(LAYERS))], []
+            before = row.length - row.own(index)
+            layer.update(*(states[None, :, before:-1] for states in whole[slot]))
+        slots.step(rows, prompts)
+        new = (torch.stack([pair[i][:, -1:] for pair in whole]) for i in (0, 1))
+        keys, values = layer.update(*new)
+        module.layer_idx = index
+        widest = max(row.length for row in rows) + 1
+        mask = (torch.arange(widest)[None] < torch.tensor([row.length + 1 for row in rows])[:, None])[:, None, None]
+        with attention.stepping(Cache(layers=layers)):
+            found, _ = attention.attend(module, query, keys, values, mask, scaling=0.3, dropout=0.0)
+        for slot, (key, value) in enumerate(whole):
+            alone, _ = sdpa_attention_forward(
+                module, query[slot : slot + 1], key[None], value[None], None, scaling=0.3, dropout=0.0
+            )
+            torch.testing.assert_close(found[slot : slot + 1], alone, rtol=1e-5, atol=1e-5)
+
+
+@given(st.lists(st.integers(0, 6), max_size=12))
+def test_runs_of_prompts_cover_what_is_asked_once_and_are_not_padded_too_much(counts):
+    runs = side_by_side(counts)
+    assert sorted(place for run in runs for place in run) == [place for place, n in enumerate(counts) if n]
+    for run in runs:
+        own = [counts[place] for place in run]
+        assert len(own) * max(own) <= PADDED * sum(own)
+
+
+@pytest.mark.parametrize(("implementation", "kind", "can"), [("sdpa", "llama", True), ("eager", "llama", False)])
+def test_only_plain_attention_is_shared(make_hf, implementation, kind, can):
+    assert attention.shareable(make_hf(kind, attn_implementation=implementation)) is can
+
+
+def test_models_that_add_positions_to_their_scores_keep_prompts_in_their_rows(make_hf, monkeypatch):
+    hf = make_hf("llama")
+    monkeypatch.setattr(hf.config, "model_type", "mpt")
+    assert not attention.shareable(hf)
+
+
+def test_the_model_attends_as_before_when_decoding_has_ended(make_hf):
+    hf = make_hf("llama")
+    ids = torch.tensor([[3, 4, 5, 6]])
+    before = hf(input_ids=ids).logits
+    with attention.chosen(hf):
+        assert hf.config._attn_implementation == attention.NAME
+        torch.testing.assert_close(hf(input_ids=ids).logits, before)
+    assert hf.config._attn_implementation == "sdpa"
+    with pytest.raises(RuntimeError, match="stop"), attention.chosen(hf), attention.stepping(Cache(layers=[])):
+        raise RuntimeError("stop")
+    assert hf.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(hf(input_ids=ids).logits, before, rtol=0, atol=0)
