@@ -89,9 +89,12 @@ def test_runs_of_prompts_cover_what_is_asked_once_and_are_not_padded_too_much(co
         assert len(own) * max(own) <= PADDED * sum(own)
 
 
-@pytest.mark.parametrize(("implementation", "kind", "can"), [("sdpa", "llama", True), ("eager", "llama", False)])
-def test_only_plain_attention_is_shared(make_hf, implementation, kind, can):
-    assert attention.shareable(make_hf(kind, attn_implementation=implementation)) is can
+@pytest.mark.parametrize(
+    ("implementation", "dtype", "can"),
+    [("sdpa", torch.float32, True), ("eager", torch.float32, False), ("sdpa", torch.bfloat16, False)],
+)
+def test_only_plain_attention_in_float32_is_shared(make_hf, implementation, dtype, can):
+    assert attention.shareable(make_hf("llama", attn_implementation=implementation).to(dtype)) is can
 
 
 def test_models_that_add_positions_to_their_scores_keep_prompts_in_their_rows(make_hf, monkeypatch):

@@ -96,6 +96,14 @@ def medians(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, f
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def processor() -> str:
+    """The processor's name, where the system tells; ratios depend on it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def repeats_asked(default: int, description: str | None) -> int:
     """The number of repeats, from the command line."""
     parser = argparse.ArgumentParser(description=description)
@@ -112,7 +120,7 @@ def report(name: str, rows: list[dict[str, Any]], **facts: Any) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     missed = [row for row in rows if not row.get("holds", True)]
     print(f"{len(rows) - len(missed)} of {len(rows)} claims hold")
-    machine = {"cpu": platform.machine(), "threads": torch.get_num_threads(), "unit": "process CPU seconds"}
+    machine = {"cpu": processor(), "threads": torch.get_num_threads(), "unit": "process CPU seconds"}
     write_json(
         RESULTS / f"{name}.json",
         {"rows": rows, **facts, "machine": machine, "versions": versions(), "commit": git_commit()},

@@ -1,14 +1,14 @@
 """Decoding many edited models at once against Hugging Face's `generate`, and the whole benchmark against a plain loop.
 
 Every ratio is of CPU time, with equal tokens asserted where both sides answer. A slow baseline is measured on a few
-edits and scaled, as its cost is linear in them by construction; `baseline n` says on how many. `--part` measures some
-parts and keeps the other ones of the file.
+edits and scaled, as its cost is linear in them by construction; `baseline_n` says on how many. Where our products are
+oneDNN's (`interp.products`) the same is measured by MKL's, which the baseline uses. `--part` measures some parts and
+keeps the other ones of the file.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import random
 import statistics
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from functools import partial
 
 import torch
-from common import RESULTS, instances, medians, model_a
+from common import RESULTS, instances, medians, model_a, processor
 from decode_inside import edits_together, product, profile, sixteen_bits, small_model
 from decoding import (
     ASKED,
@@ -30,6 +30,7 @@ from decoding import (
     Tokens,
     hf_generate,
     ours,
+    plain_products,
     random_edit,
     row,
     seconds,
@@ -37,7 +38,7 @@ from decoding import (
 )
 from edit import plain_edit
 
-from interp import decode
+from interp import decode, products
 from interp.edits import WeightEdit
 from interp.locate import PAPER, _encode, layer_distances
 from interp.methods._losses import constraint_sequence, edit_sequence
@@ -47,8 +48,10 @@ from interp.runs import git_commit, read_json, versions, write_json
 
 FILE = RESULTS / "decode.json"
 MODEL = "Llama, 12 layers, d_model 768, d_mlp 2048, vocabulary 8000, float32, random weights"
-INSTANCES = 4
-"""Of the whole benchmark: both sides are linear in them but for what edits share, which grows with them."""
+INSTANCES = 32
+"""Of the whole benchmark."""
+BASELINE = 3
+"""Rounds of its baseline, which is measured on one of them."""
 
 
 # ------------------------------------------------------------------------------------------------- parts
@@ -66,19 +69,39 @@ def together(model: HookedModel, rounds: int, case: str) -> Measured:
     asked = [prompts if shared else prompts[ASKED * i :][:ASKED] for i in range(EDITS)]
     edits = [random_edit(model, layer, seed) for seed in range(EDITS)]
     model.weight_hash()
-    own, found = seconds(lambda: ours(model, asked, edits), rounds)
-    assert len({tuple(answers) for answers in found}) == EDITS  # the edits do something
-    with edits[0].applied(model):
-        batch, said = seconds(lambda: hf_generate(model, asked[0]))
-    assert said == found[0], "other tokens than the edited model alone"
-    with edits[-1].applied(model):
-        alone, said = seconds(lambda: hf_generate(model, asked[-1][:1]))
-    assert said == found[-1][:1], "other tokens than the edited model alone"
+    found: dict[str, list[Tokens]] = {}
+
+    def ourselves() -> None:
+        found["ours"] = ours(model, asked, edits)
+
+    def by_mkl() -> None:
+        with plain_products():
+            found["MKL"] = ours(model, asked, edits)
+
+    def batch() -> None:
+        with edits[0].applied(model):
+            found["batch"] = [hf_generate(model, asked[0])]
+
+    def alone() -> None:
+        with edits[-1].applied(model):
+            found["alone"] = [hf_generate(model, asked[-1][:1])]
+
+    calls = {"ours": ourselves, "batch": batch, "alone": alone}
+    took = medians(calls | ({"MKL": by_mkl} if products.worthwhile() else {}), rounds)
+    assert len({tuple(answers) for answers in found["ours"]}) == EDITS  # the edits do something
+    assert found["batch"] == found["ours"][:1], "other tokens than the edited model alone"
+    assert found["alone"][0] == found["ours"][-1][:1], "other tokens than the edited model alone"
+    assert found.get("MKL", found["ours"]) == found["ours"], "other tokens by MKL's products"
     name = f"{EDITS} edits of layer {layer} x {ASKED} {'shared' if shared else 'own'} prompts"
-    return [
-        row(name, "one edit at a time", batch * EDITS, own, claims[0], n=rounds, baseline_n=1),
-        row(name, "each prompt alone", alone * EDITS * ASKED, own, claims[1], n=rounds, baseline_n=1),
-    ], {}
+    base = {"one edit at a time": took["batch"] * EDITS, "each prompt alone": took["alone"] * EDITS * ASKED}
+    rows = [
+        row(name, against, cost, took["ours"], claim, n=rounds, baseline_n=1)
+        for (against, cost), claim in zip(base.items(), claims, strict=True)
+    ]
+    if "MKL" in took:
+        name += ", products by MKL"
+        rows += [row(name, against, cost, took["MKL"], None, n=rounds, baseline_n=1) for against, cost in base.items()]
+    return rows, {}
 
 
 def _length(answer: list[int], stops: list[int]) -> int:
@@ -151,19 +174,22 @@ def whole(model: HookedModel, rounds: int, repeating: bool) -> Measured:
     own, (edits, found) = seconds(everything, rounds)
     pair = _encode(model, data[0], PAPER, 1000, 600)
     tokens = [model.pad([list(line)], side="right") for line in pair.rows]
-    plain = {"locate": seconds(lambda: [model.logits(t) for t in tokens])[0]}
     how = Format(**{f.name: getattr(config, f.name) for f in fields(Format)})
     sequences = edit_sequence(model, data[0], how), constraint_sequence(model, data[0], how)
-    one, delta = seconds(lambda: plain_edit(model, config, *sequences, steps=1, everything=True))
+    one, delta = seconds(lambda: plain_edit(model, config, *sequences, steps=1, everything=True), BASELINE)
     [same] = replace(config, steps=1).detoxify(model, data[0]).edit.deltas.values()  # type: ignore[union-attr]
     apart = float((delta - same).norm() / same.norm())
     assert apart < 1e-2, f"first steps of the plain and the fast edit are {apart} apart"
-    before, said = seconds(lambda: hf_generate(model, asked[0][:1]))
+    before, said = seconds(lambda: hf_generate(model, asked[0][:1]), BASELINE)
     assert said == found[INSTANCES][:1], "vanilla: other tokens than alone"
     with edits[0].applied(model):
-        after, said = seconds(lambda: hf_generate(model, asked[0][:1]))
+        after, said = seconds(lambda: hf_generate(model, asked[0][:1]), BASELINE)
     assert said == found[0][:1], "edited: other tokens than alone"
-    plain |= {"edit": one * config.steps, "answer": ASKED * (before + after)}
+    plain = {
+        "locate": seconds(lambda: [model.logits(t) for t in tokens], BASELINE)[0],
+        "edit": one * config.steps,
+        "answer": ASKED * (before + after),
+    }
     base = INSTANCES * sum(plain.values())
     name = f"locate + edit + answer, {INSTANCES} instances, prompts {'repeat' if repeating else 'of their own'}"
     facts = {
@@ -171,7 +197,8 @@ def whole(model: HookedModel, rounds: int, repeating: bool) -> Measured:
         "ours, seconds an instance": {stage: took / INSTANCES for stage, took in stages.items()},
         "first steps of the edit apart, relative": apart,
     }
-    return [row(name, "the plain loop", base, own, 10.0 if repeating else 6.0, n=rounds, baseline_n=1)], facts
+    claim = 10.0 if repeating else 6.0
+    return [row(name, "the plain loop", base, own, claim, n=rounds, baseline_n=1, baseline_rounds=BASELINE)], facts
 
 
 PARTS: dict[str, Callable[[HookedModel, int], Measured]] = {
@@ -196,7 +223,8 @@ def main(parts: list[str], rounds: int) -> None:
         rows, facts = PARTS[name](model, rounds)
         kept = read_json(FILE)["parts"] if FILE.exists() else {}
         kept[name] = {"rows": rows, **facts, "commit": git_commit(), "versions": versions()}
-        machine = {"cpu": platform.machine(), "threads": torch.get_num_threads(), "unit": "process CPU seconds"}
+        machine = {"cpu": processor(), "threads": torch.get_num_threads(), "unit": "process CPU seconds"}
+        machine["products"] = "oneDNN" if products.worthwhile() else "MKL"
         write_json(FILE, {"model": MODEL, "prompt": PROMPT, "new tokens": NEW, "parts": kept, "machine": machine})
         for one in rows:
             claim = "" if one["claim"] is None else f", claim {one['claim']:g}: {'holds' if one['holds'] else 'MISSED'}"

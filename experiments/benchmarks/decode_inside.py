@@ -9,6 +9,7 @@ import torch
 from common import instances, medians, model_a
 from decoding import ASKED, EDITS, LAST, SLOTS, Measured, Tokens, random_edit, row, seconds, texts
 
+from interp import products, stats
 from interp.methods.dinm import Dinm
 from interp.models import HookedModel
 from interp.multi import RowWeights, generate_edited
@@ -22,8 +23,9 @@ def small_model() -> HookedModel:
 
 
 def product(model: HookedModel, rounds: int) -> Measured:
-    """The product of 80 rows with the matrices of 16 edits: one for each edit, or one batched over the stack."""
-    edits = [random_edit(model, LAST, seed) for seed in range(EDITS)]
+    """The product of 80 rows with the matrices of 16 edits: one for each edit, or one batched over the stack; and that
+    of rows with one matrix, by oneDNN and by MKL."""
+    edits, rounds = [random_edit(model, LAST, seed) for seed in range(EDITS)], max(3, rounds)
     weights, which = RowWeights(model, edits), [i // ASKED for i in range(EDITS * ASKED)]
     stack, [name] = next(iter(weights.stacks.values())), list(weights.stacks)
     deltas, base = torch.stack([e.deltas[name] for e in edits]), model.value_weight(LAST).detach()
@@ -41,14 +43,24 @@ def product(model: HookedModel, rounds: int) -> Measured:
         "base, and batched over the deltas": lambda: grouped @ base.T + torch.bmm(grouped, deltas.transpose(1, 2)),
     }
     with weights.applied(), torch.no_grad():
-        took = medians({name: repeated(call) for name, call in ways.items()}, max(3, rounds))
+        took = medians({name: repeated(call) for name, call in ways.items()}, rounds)
         exact = ways["one product for each edit"]()
         apart = {name: float((call() - exact).abs().max()) for name, call in ways.items()}
     first, *others = took
-    return [
-        row("product of 80 rows with 16 edits: one each", other, took[other], took[first], None, n=max(3, rounds))
+    rows = [
+        row("product of 80 rows with 16 edits: one each", other, took[other], took[first], None, n=rounds)
         for other in others
-    ], {"apart, max": apart}
+    ]
+    fast = products.linear(module)
+    if fast is None:
+        return rows, {"apart, max": apart, "oneDNN": "not asked: MKL is as fast on this processor, or is not used"}
+    for n in (8, EDITS * ASKED, 1500):
+        x = torch.randn(n, base.shape[1], generator=torch.Generator().manual_seed(n))
+        with torch.no_grad():
+            took = medians({"oneDNN": repeated(lambda x=x: fast(x)), "MKL": repeated(lambda x=x: module(x))}, rounds)
+            apart[f"oneDNN, {n} rows"] = float((fast(x) - module(x)).abs().max())
+        rows.append(row(f"product of {n} rows by oneDNN", "by MKL", took["MKL"], took["oneDNN"], None, n=rounds))
+    return rows, {"apart, max": apart}
 
 
 def edits_together(model: HookedModel, rounds: int) -> Measured:
@@ -71,30 +83,32 @@ def edits_together(model: HookedModel, rounds: int) -> Measured:
 
 def sixteen_bits(model: HookedModel, rounds: int) -> Measured:
     """bfloat16: how many answers differ between one batch shape and another, and between shared and alone."""
-    n, asked = 8, 3
+    n, asked, new = 16, 16, 32
     model.hf.to(torch.bfloat16)
     edits = [random_edit(model, 5, seed) for seed in range(n)]
     prompts = texts(asked, 40, 40, seed=5)
     alone, batch = [], []
     for edit in edits:
         with edit.applied(model):
-            alone += [model.generate([p], max_new_tokens=32)[0].token_ids for p in prompts]
-            batch += [g.token_ids for g in model.generate(prompts, max_new_tokens=32)]
+            alone += [model.generate([p], max_new_tokens=new)[0].token_ids for p in prompts]
+            batch += [g.token_ids for g in model.generate(prompts, max_new_tokens=new)]
     which = [i for i in range(n) for _ in prompts]
-    shared = [g.token_ids for g in generate_edited(model, prompts * n, which, edits, max_new_tokens=32)]
+    shared = [g.token_ids for g in generate_edited(model, prompts * n, which, edits, max_new_tokens=new)]
 
-    def apart(one: Tokens, other: Tokens) -> dict[str, float]:
-        tokens = [a != b for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=False)]
+    def apart(one: Tokens, other: Tokens) -> dict[str, Any]:
+        pairs = list(zip(one, other, strict=True))
+        tokens = [a != b for x, y in pairs for a, b in zip(x, y, strict=False)]
         return {
-            "answers": sum(x != y for x, y in zip(one, other, strict=True)) / len(one),
-            "tokens": sum(tokens) / len(tokens),
+            "answers that differ": vars(stats.share(sum(x != y for x, y in pairs), len(pairs))),
+            "first tokens that differ": vars(stats.share(sum(x[:1] != y[:1] for x, y in pairs), len(pairs))),
+            "tokens that differ, after a first one too": sum(tokens) / len(tokens),
         }
 
     return [], {
-        "answers in all": len(alone),
-        "each edited model alone, one prompt against a batch of 3": apart(alone, batch),
+        f"each edited model alone, one prompt against a batch of {asked}": apart(alone, batch),
         "shared against alone, one prompt": apart(alone, shared),
-        "shared against alone, a batch of 3": apart(batch, shared),
+        f"shared against alone, a batch of {asked}": apart(batch, shared),
+        "different answers": len(set(alone)),
         "model of this part": f"{SMALL}, bfloat16",
     }
 
@@ -126,7 +140,8 @@ KERNELS = {
     "scaled_dot_product": "attention",
     "aten::mm": "matrix products",
     "aten::addmm": "matrix products",
-    "aten::bmm": "matrix products",
+    "aten::bmm": "attention",  # of new tokens; what is left of it is the product of edits, if batched
+    "mkldnn::_linear_pointwise": "matrix products",
     "index_put": "writing keys and values",
     "copy_": "copying",
 }

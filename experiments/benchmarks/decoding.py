@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from common import WORDS, cpu_seconds
 
+from interp import products
 from interp.edits import Provenance, WeightEdit
 from interp.models import HookedModel
 from interp.multi import generate_edited
@@ -60,6 +62,16 @@ def ours(model: HookedModel, asked: list[list[str]], edits: list[WeightEdit], va
     answers = generate_edited(model, prompts, which, edits, max_new_tokens=NEW, batch_size=SLOTS)
     found = dict(zip(rows, (a.token_ids for a in answers), strict=True))
     return [[found[owner, p] for p in own] for owner, own in zip(owners, lists, strict=True)]
+
+
+@contextmanager
+def plain_products() -> Iterator[None]:
+    """While open, products are PyTorch's own, as in the baseline."""
+    before, products.worthwhile = products.worthwhile, lambda: False
+    try:
+        yield
+    finally:
+        products.worthwhile = before
 
 
 def row(what: str, against: str, base: float, own: float, claim: float | None, **more: Any) -> dict[str, Any]:
