@@ -29,7 +29,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: small models are else decod
 import numpy as np
 import sklearn.linear_model  # noqa: F401  # else the first probe would pay for it
 import torch
-from common import RESULTS, cpu_seconds, instances, model_a
+from common import RESULTS, cpu_seconds, instances, model_a, processor
 from scipy import stats
 
 from interp.capture import capture
@@ -81,7 +81,7 @@ class Point:
     """The sizes of one measurement."""
 
     layers: int = 4
-    width: int = 192
+    width: int = 384
     prompt: int = 64
     """Tokens."""
     instances: int = 2
@@ -89,10 +89,10 @@ class Point:
 
 BASE = Point()
 AXES = {
-    "layers": ("depth (blocks)", (1, 2, 4, 8)),
-    "width": ("width (d_model)", (96, 192, 288, 384)),
-    "prompt": ("prompt (tokens)", (16, 32, 64, 128)),
-    "instances": ("instances", (2, 4, 6, 8)),
+    "layers": ("depth (blocks)", (2, 4, 8, 16)),
+    "width": ("width (d_model)", (192, 384, 576, 768)),
+    "prompt": ("prompt (tokens)", (32, 64, 128, 256)),
+    "instances": ("instances", (2, 4, 8, 16)),
 }
 """Field of a point -> how it is called, and the values it takes."""
 Seconds = dict[str, list[float]]
@@ -200,6 +200,7 @@ def rounds(axes: Mapping[str, tuple[str, tuple[int, ...]]], repeats: int) -> Ite
                 "base point": f"{BASE.layers} blocks, d_model {BASE.width}, prompts of {BASE.prompt} tokens, "
                 f"{BASE.instances} instances",
                 "model": "random Llama, float32, d_mlp 8/3 d_model, 12 heads, vocabulary 8000",
+                "processor": processor(),
                 "time": "process CPU seconds, one thread",
                 "whole run": f"{time.process_time() / 60:.0f} CPU minutes",
                 "torch": versions()["torch"],
