@@ -116,18 +116,28 @@ def swapped(model: HookedModel, own: Parts, donor: Parts, tokens: MarginTokens) 
     """
     if own.layer != donor.layer or len(own.states) != len(donor.states):
         raise InputError(f"expected parts of one layer on one set of prompts, got layers {own.layer}, {donor.layer}")
-    layer, out = own.layer, []
+    layer, out, start = own.layer, [], 0
     bias = getattr(model.value_module(layer), "bias", None)
-    for mine, theirs, block in zip(own.states, donor.states, donor.block, strict=True):
-        row = []
-        for h, weight in ((mine, donor.weight), (theirs, own.weight), (theirs, donor.weight)):
-            wrote = h.h_down.to(mine.h_down) @ weight.to(mine.h_down)
-            with _mlp_wrote(model, mine, wrote if bias is None else wrote + bias):
-                row.append(last_margin(model, mine.tokens, tokens))
-        with from_layer(model, layer + 1, block.to(mine.resid)):
-            row.append(last_margin(model, mine.tokens, tokens))
+    same_weight = _same(own.weight, donor.weight)
+    for mine, theirs, before, block in zip(own.states, donor.states, own.block, donor.block, strict=True):
+        # A donor that was changed elsewhere may hold the receiver's own bits here: the same forward is run once.
+        same_h, found, row = _same(mine.h_down, theirs.h_down), {}, []
+        for new_h, new_weight in ((False, True), (True, False), (True, True)):
+            key = (new_h and not same_h, new_weight and not same_weight)
+            if key not in found:
+                h, weight = (theirs if key[0] else mine).h_down, donor.weight if key[1] else own.weight
+                wrote = h.to(mine.h_down) @ weight.to(mine.h_down)
+                with _mlp_wrote(model, mine, wrote if bias is None else wrote + bias):
+                    found[key] = last_margin(model, mine.tokens, tokens).cpu().double()
+            row.append(found[key])
+        if _same(before, block):
+            row.append(torch.from_numpy(own.margin[start : start + len(mine.tokens)]))
+        else:
+            with from_layer(model, layer + 1, block.to(mine.resid)):
+                row.append(last_margin(model, mine.tokens, tokens).cpu().double())
         out.append(torch.stack(row, dim=1))
-    return torch.cat(out).cpu().double().numpy()
+        start += len(mine.tokens)
+    return torch.cat(out).numpy()
 
 
 def swap_margins(
@@ -143,8 +153,8 @@ def swap_margins(
 ) -> SwapMargins:
     """All margins of both directions, with both models in memory (an edit: `edit.beside(vanilla)`).
 
-    Two whole forwards of the prompts, and eight that begin at the layer. Where both models do not fit, call `parts` and
-    `swapped` one model at a time.
+    Two whole forwards of the prompts, and up to eight that begin at the layer: fewer where the models hold the same
+    bits there. Where both models do not fit, call `parts` and `swapped` one model at a time.
 
     Args:
         vanilla: the unsafe reference: vanilla, or any model that shows the behaviour (a planted one).
@@ -194,6 +204,11 @@ def check_comparable(vanilla: HookedModel, model: HookedModel, name: str, querie
                 f"{name} turns the same prompt into other tokens than the vanilla model: expected its tokenizer and "
                 "chat template (see --chat-template)"
             )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same bits in the same place."""
+    return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)
 
 
 # --------------------------------------------------------------------------------------------- hooks

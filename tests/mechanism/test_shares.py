@@ -18,6 +18,7 @@ from interp.mechanism.shares import (
     Thresholds,
     batches,
     compliance_drop,
+    last_margin,
     parts,
     plant_left,
     shares_of,
@@ -138,16 +139,37 @@ def test_edits_on_their_own_prompts_are_joined(llama, texts) -> None:
         SwapMargins.join([])
 
 
-def test_swaps_run_only_the_blocks_from_the_layer_on(llama, texts) -> None:
-    other = variant(llama, lambda m: noise(m.value_weight(LAYER)))
-    prompts = batches(llama, texts)
-    own, donor = parts(llama, prompts, LAYER, TOKENS), parts(other, prompts, LAYER, TOKENS)
-    calls = []
-    handles = [llama.attention(i).q_proj.register_forward_hook(lambda *_, i=i: calls.append(i)) for i in range(3)]
-    swapped(llama, own, donor, TOKENS)
+def blocks_run(model: HookedModel, other: HookedModel, texts: list[str]) -> tuple[list[int], np.ndarray]:
+    """The blocks whose attention ran while parts of the other model were put into this one, and the margins."""
+    prompts = batches(model, texts)
+    own, donor = parts(model, prompts, LAYER, TOKENS), parts(other, prompts, LAYER, TOKENS)
+    calls: list[int] = []
+    handles = [model.attention(i).q_proj.register_forward_hook(lambda *_, i=i: calls.append(i)) for i in range(3)]
+    found = swapped(model, own, donor, TOKENS)
     for handle in handles:
         handle.remove()
+    return calls, found
+
+
+def test_swaps_run_only_the_blocks_from_the_layer_on(llama, texts) -> None:
+    other = variant(llama, lambda m: [noise(m.value_weight(i)) for i in range(LAYER + 1)])
+    calls, _ = blocks_run(llama, other, texts)
     assert calls == [2, 2, 2, 2]  # of three blocks; attention of the swapped one is not run again
+
+
+def test_what_both_models_share_at_the_layer_is_run_once(llama, texts) -> None:
+    only_weight = variant(llama, lambda m: noise(m.value_weight(LAYER)))
+    calls, found = blocks_run(llama, only_weight, texts)
+    assert calls == [2, 2, 2]  # with W_V, as it is, with the block's output
+    assert np.array_equal(found[:, 0], found[:, 2])
+    above = variant(llama, lambda m: noise(m.value_weight(LAYER + 1)))
+    calls, found = blocks_run(llama, above, texts)
+    assert calls == [2]
+    assert np.array_equal(found[:, 0], found[:, 1])
+    [tokens] = batches(llama, texts)
+    clean = last_margin(llama, tokens, TOKENS).double().numpy()
+    assert np.array_equal(found[:, 3], clean)  # what a forward from the block's output gives, to the last bit
+    assert found[:, 0] == pytest.approx(clean, abs=1e-4)
 
 
 def test_a_reference_of_another_shape_or_vocabulary_is_refused_in_one_line(make_model, make_hf, texts) -> None:
