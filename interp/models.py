@@ -293,9 +293,13 @@ class HookedModel:
 
         A text that already begins with the BOS, as rendered chat templates do, does not get a second one.
         """
-        ids = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-        bos = [] if special is False or (special is None and ids[:1] == self._bos) else self._bos
-        return bos + list(ids)
+        ids = list(self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+        bos = [] if special is False else self._bos if special else self._bos_before(ids)
+        return bos + ids
+
+    def _bos_before(self, ids: list[int]) -> list[int]:
+        """The BOS that belongs in front of these ids: none where they begin with it."""
+        return [] if ids[:1] == self._bos else self._bos
 
     def tokenize(
         self,
@@ -388,9 +392,9 @@ class HookedModel:
             The prompt's ids (BOS included) and the answer's (EOS included where `eos`).
         """
         prompt, reply = self.format_prompt(query, suffix, prefix), self.format_answer(query, answer, suffix)
-        before = len(self.token_ids(prompt)) - len(self.token_ids(prompt, special=False))
+        bare = self.token_ids(prompt, special=False)
         ids, split = self._joint_ids(prompt, reply)
-        head, tail = [*self._bos[:before], *ids[:split]], ids[split:]
+        head, tail = [*self._bos_before(bare), *ids[:split]], ids[split:]
         if eos:
             if self.tokenizer.eos_token_id is None:
                 raise InputError(f"the tokenizer of {self.name} has no EOS token to end an answer with; pass eos=False")
