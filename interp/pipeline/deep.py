@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from interp.mechanism.robustness import repeated_edits, sequential_survival
 from interp.mechanism.several import over_edits
 from interp.models import HookedModel
 from interp.pipeline import edited
+from interp.pipeline.output import Deep
 from interp.pipeline.run import method_config, trained
 from interp.pipeline.settings import Spec
 from interp.pipeline.study import Study, open_given
@@ -32,15 +33,6 @@ EDITS = 3
 """Edits of a method that edits per instance, each looked into as a model; their means stand for the method."""
 TRAIN = 200
 """Training instances that directions, attacks and fine-tunes may learn from."""
-
-
-@dataclass(frozen=True)
-class Deep:
-    """What the laboratory found."""
-
-    findings: tuple[Finding, ...] = ()
-    told: tuple[str, ...] = ()
-    """One line for each analysis that could not be done."""
 
 
 def look(study: Study, analyses: Sequence[Analysis] | None = None, *, sequential: bool = True) -> Deep:

@@ -6,6 +6,7 @@ Records in, files out: nothing here loads a model, so that `figures/` can be red
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,20 @@ from interp.records import Comparison, Finding, Response, dumps
 from interp.runs import Run, write_text
 
 if TYPE_CHECKING:
-    from interp.pipeline.deep import Deep
     from interp.plots.gallery import Drawn
 
 
 PIPE_WIDTH = 140
 """Columns of the table where it does not go to a terminal (a log, a file)."""
+
+
+@dataclass(frozen=True)
+class Deep:
+    """What the laboratory found; nothing where it was not asked for."""
+
+    findings: tuple[Finding, ...] = ()
+    told: tuple[str, ...] = ()
+    """One line for each analysis that could not be done."""
 
 
 def write_records(run: Run, comparison: Comparison) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from interp import pipeline
 from interp.edits import Provenance, WeightEdit
 from interp.errors import InputError
 from interp.evaluation import Item
@@ -122,3 +124,12 @@ def test_a_damaged_file_is_told_in_one_line(make_model: Any) -> None:
     file.write_text('{"records": [{"model": 1}]}')
     with pytest.raises(InputError, match=r"\.json is damaged .* delete it and run again"):
         say(make_model("gpt2"))
+
+
+def test_what_is_there_already_is_spared_by_collections_only_inside() -> None:
+    with pipeline._left_alone():
+        assert gc.get_freeze_count() > 0
+        with pipeline._left_alone():
+            pass
+        assert gc.get_freeze_count() > 0
+    assert gc.get_freeze_count() == 0
