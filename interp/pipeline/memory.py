@@ -1,4 +1,4 @@
-"""What a model says depends on weights, tokens, code and the kind of machine alone: it is computed once and kept.
+"""What a model says or holds depends on weights, tokens, code and the kind of machine alone: computed once and kept.
 
 Files lie in the cache beside the trained models, each under the hash of everything it depends on, with the seconds it
 took and what the model warned of. Only results of a deterministic computation belong here; nothing random, no verdicts.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -24,7 +25,13 @@ T = TypeVar("T")
 
 
 def remembered(
-    folder: str, key: Any, kind: type[T], model: HookedModel, make: Callable[[], Sequence[T]], took: dict[str, float]
+    folder: str,
+    key: Any,
+    kind: type[T],
+    model: HookedModel,
+    make: Callable[[], Sequence[T]],
+    took: dict[str, float],
+    stage: str = "evaluate",
 ) -> list[T]:
     """The records that `make` gives, or gave under the same key, source code and versions.
 
@@ -32,12 +39,13 @@ def remembered(
         folder: where in the cache.
         key: everything else that the records depend on, JSON types.
         model: is given the warnings of then where nothing is computed now.
-        took: `took["evaluate"]` grows by the seconds it takes, or took then.
+        took: `took[stage]` grows by the seconds it takes, or took then.
+        stage: of a row, that the seconds count in.
 
     Raises:
         InputError: a damaged file in the cache, or as `make`.
     """
-    file = cache_dir() / folder / f"{fingerprint([key, source_hash(), versions()])}.json"
+    file = _file(folder, key)
     if file.exists():
         found = read_json(file)
         try:
@@ -47,15 +55,38 @@ def remembered(
             raise InputError(f"{file} is damaged ({error}); delete it and run again") from error
         for line in warnings:
             model.note(line)
-        took["evaluate"] = round(took.get("evaluate", 0.0) + earlier, 2)
+        took[stage] = round(took.get(stage, 0.0) + earlier, 2)
         return records
     here: dict[str, float] = {}
-    with _own_warnings(model) as warnings, timed(here, "evaluate"):
+    with _own_warnings(model) as warnings, timed(here, stage):
         records = list(make())
-    took["evaluate"] = round(took.get("evaluate", 0.0) + here["evaluate"], 2)
+    took[stage] = round(took.get(stage, 0.0) + here[stage], 2)
     said = [to_dict(r) for r in records]
-    write_json(file, {"seconds": here["evaluate"], "warnings": warnings, "records": said})
+    write_json(file, {"seconds": here[stage], "warnings": warnings, "records": said})
     return records
+
+
+def remembered_file(
+    folder: str, key: Any, model: HookedModel, write: Callable[[Path], object], took: dict[str, float], stage: str
+) -> Path:
+    """The safetensors file that `write` makes at the path it is given, or made under the same key.
+
+    It lies in the cache: to be read or copied, not changed. Arguments and errors as `remembered`.
+    """
+    file = _file(folder, key).with_suffix(".safetensors")
+
+    def make() -> tuple[()]:
+        write(file)
+        return ()
+
+    if not file.exists():
+        file.with_suffix(".json").unlink(missing_ok=True)
+    remembered(folder, key, object, model, make, took, stage)
+    return file
+
+
+def _file(folder: str, key: Any) -> Path:
+    return cache_dir() / folder / f"{fingerprint([key, source_hash(), versions()])}.json"
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from interp.evaluation import defense_scores, general
-from interp.mechanism.activations import PromptActivations, inputs_untouched, record
+from interp.mechanism.activations import PromptActivations, inputs_untouched
 from interp.mechanism.algebra import shares_at
 from interp.mechanism.reading import conclude
 from interp.mechanism.region import RegionMeasurement
-from interp.mechanism.shares import SwapMargins, check_comparable, swap_margins
+from interp.mechanism.shares import SwapMargins, check_comparable
 from interp.mechanism.shift import activation_shift
 from interp.mechanism.source import shift_source
 from interp.mechanism.weights import (
@@ -23,6 +23,7 @@ from interp.mechanism.weights import (
 )
 from interp.models import HookedModel
 from interp.pipeline.answers import answers_of
+from interp.pipeline.looking import locate, recorded, swaps_of
 from interp.pipeline.memory import identity
 from interp.pipeline.moving import answer_kl_of, keep_moved
 from interp.pipeline.parts import (
@@ -32,7 +33,7 @@ from interp.pipeline.parts import (
     kept,
     recall_warnings,
 )
-from interp.pipeline.study import Study, locate, timed
+from interp.pipeline.study import Study, timed
 from interp.records import ActivationShift, ComparisonRow, Instance, Response, ShiftSource, SwapShares
 
 
@@ -91,22 +92,21 @@ def checkpoint_row(
         keep_warnings(study.run, name, model)
         keep(study.run, f"parts/{name}", responses, took)
         add(seconds, took)
-    keep_moved(study, name, [(model, study.items, None)], identity(model), seconds)
-    with timed(seconds, "mechanism"), study.stages.stage(f"{name}: inside") as report:
-        located = locate(study.settings, model, study.instances, report).counts
-        acts = record(model, study.queries, study.layer, responses=own_answers(responses, study.instances))
-        margins = {
-            layer: [swap_margins(study.vanilla, model, study.queries, layer, study.margin_tokens)]
-            for layer in study.share_layers
-        }
-        changed = set(changed_parameters(study.vanilla, model))
-        inside = Inside(
-            located,
-            study.region.measure(name, [model.value_vectors(study.layer)]),
-            change_by_layer(study.vanilla, model),
-            shift_of(study, name, acts, changed),
-            *shares_of(study, name, margins, [changed]),
-        )
+    what = identity(model)
+    keep_moved(study, name, [(model, study.items, None)], what, seconds)
+    with study.stages.stage(f"{name}: inside") as report:
+        located = locate(study.settings, model, study.instances, seconds, report).counts
+        margins = swaps_of(study, [(model, study.queries, None)], what, seconds, layers=study.share_layers)
+        acts = recorded(model, study.queries, study.layer, own_answers(responses, study.instances), seconds)
+        with timed(seconds, "mechanism"):
+            changed = set(changed_parameters(study.vanilla, model))
+            inside = Inside(
+                located,
+                study.region.measure(name, [model.value_vectors(study.layer)]),
+                change_by_layer(study.vanilla, model),
+                shift_of(study, name, acts, changed),
+                *shares_of(study, name, margins, [changed]),
+            )
     keep_warnings(study.run, "vanilla", study.vanilla)
     warnings = tuple(f"{name}: {line}" for line in model.warnings)
     row = row_of(study, name, method, source, inside, responses, seconds, warnings)

@@ -8,7 +8,6 @@ from typing import Any
 
 from interp.errors import InputError
 from interp.locate import Convention
-from interp.mechanism.activations import record
 from interp.methods.base import Detoxified
 from interp.methods.dinm import Dinm
 from interp.methods.dpo import Dpo
@@ -17,6 +16,7 @@ from interp.models import HookedModel
 from interp.pipeline import edited, rows
 from interp.pipeline.answers import answers_of
 from interp.pipeline.given import check_given
+from interp.pipeline.looking import locate_causal, recorded, vanilla_scores
 from interp.pipeline.opinions import agreements_of
 from interp.pipeline.parts import add, keep, keep_warnings, kept, recall_warnings
 from interp.pipeline.progress import Stages
@@ -26,7 +26,6 @@ from interp.pipeline.study import (
     is_demo,
     items_for,
     judges_for,
-    locate_causal,
     margin_tokens_of,
     margin_warning,
     open_data,
@@ -38,7 +37,6 @@ from interp.pipeline.study import (
     suffix_text,
     timed,
     toxic_probes,
-    vanilla_scores,
 )
 from interp.records import Comparison, ComparisonRow, ShiftSource
 from interp.runs import git_commit
@@ -79,10 +77,11 @@ def prepare(settings: Settings, stages: Stages) -> Study:
         keep_warnings(run, "vanilla", vanilla)
         keep(run, "parts/vanilla", responses, took)
         add(seconds, took)
-    with stages.stage("vanilla: inside"), timed(seconds, "mechanism"):
-        answers = rows.own_answers(responses, instances)
-        base = record(vanilla, [i.adversarial_prompt for i in instances], layer, responses=answers)
-        region = region_of(vanilla, layer, probes, base, settings.seed)
+    with stages.stage("vanilla: inside"):
+        prompts, answers = [i.adversarial_prompt for i in instances], rows.own_answers(responses, instances)
+        base = recorded(vanilla, prompts, layer, answers, seconds)
+        with timed(seconds, "mechanism"):
+            region = region_of(vanilla, layer, probes, base, settings.seed)
     study = Study(
         settings=settings,
         run=run,

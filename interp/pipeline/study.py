@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +17,8 @@ from interp.endpoint import EndpointSettings
 from interp.errors import InputError
 from interp.evaluation import Item, plan, with_files
 from interp.judges import Judge, load_several
-from interp.locate import PAPER, PAPER_FINAL_NORM, REFERENCE_RIGHT, Convention, layer_distances
+from interp.locate import PAPER, PAPER_FINAL_NORM, REFERENCE_RIGHT, Convention
 from interp.mechanism.activations import PromptActivations
-from interp.mechanism.localise import locate_behaviour
 from interp.mechanism.probe import Site, TrainedProbe, toxic_directions, train_probes
 from interp.mechanism.probe_data import load_probe_texts
 from interp.mechanism.region import Region
@@ -32,7 +30,7 @@ from interp.pipeline.parts import keep_warnings
 from interp.pipeline.progress import Stages
 from interp.pipeline.settings import Settings
 from interp.records import Instance, LayerScores
-from interp.runs import Run, atomic_path, cache_dir, fingerprint, source_hash, versions
+from interp.runs import Run, cache_dir, copy, fingerprint, source_hash, versions
 from interp.safeedit import Benchmark
 
 CONVENTIONS: dict[str, Convention] = {
@@ -263,8 +261,7 @@ def toxic_probes(settings: Settings, vanilla: HookedModel, run: Run) -> tuple[Tr
     cached = [folder / file.name for file in files]
     if all(file.exists() for file in cached):
         for here, there in zip(cached, files, strict=True):
-            with atomic_path(there) as temporary:
-                shutil.copyfile(here, temporary)
+            copy(here, there)
         return tuple(TrainedProbe.load(file) for file in files)
     last = vanilla.n_layers - 1
     sites = (Site(last), Site(last, after_norm=True))
@@ -274,29 +271,6 @@ def toxic_probes(settings: Settings, vanilla: HookedModel, run: Run) -> tuple[Tr
         probe.save(here)
         probe.save(file)
     return probes
-
-
-def locate(
-    settings: Settings, model: HookedModel, instances: tuple[Instance, ...], progress: Any = None
-) -> LayerScores:
-    """Layer distances under the convention in use."""
-    return layer_distances(
-        model, instances, CONVENTIONS[settings.convention], batch_size=settings.batch, progress=progress
-    )
-
-
-def vanilla_scores(
-    settings: Settings, vanilla: HookedModel, instances: tuple[Instance, ...], run: Run, progress: Any = None
-) -> tuple[LayerScores, ...]:
-    """Vanilla's layer distances, the convention in use first: measured now, or read from the run folder."""
-    names = [settings.convention, *(name for name in CONVENTIONS if name != settings.convention)]
-    for name in names:
-        if not run.has(f"layer-scores-{name}"):
-            used = progress if name == settings.convention else None
-            scores = layer_distances(vanilla, instances, CONVENTIONS[name], batch_size=settings.batch, progress=used)
-            keep_warnings(run, "vanilla", vanilla)
-            run.save(f"layer-scores-{name}", scores)
-    return tuple(run.load(f"layer-scores-{name}", LayerScores) for name in names)
 
 
 def margin_tokens_of(
@@ -309,15 +283,6 @@ def margin_tokens_of(
     """
     texts = (benchmark.train or instances)[:200]
     return MarginTokens.of(vanilla, texts, refuse=settings.refuse_token, comply=settings.comply_token)
-
-
-def locate_causal(
-    settings: Settings, vanilla: HookedModel, instances: tuple[Instance, ...], tokens: MarginTokens, run: Run
-) -> LayerScores:
-    """Where vanilla's behaviour sits by the default locator: measured now, or read from the run folder."""
-    if not run.has("causal-scores"):
-        run.save("causal-scores", locate_behaviour(vanilla, instances, tokens, batch_size=settings.batch))
-    return run.load("causal-scores", LayerScores)
 
 
 def items_for(settings: Settings, benchmark: Benchmark, instances: tuple[Instance, ...], suffix: str) -> list[Item]:

@@ -18,7 +18,7 @@ from interp.errors import InputError
 from interp.judges import TextJudge
 from interp.methods.dinm import Dinm
 from interp.models import HookedModel
-from interp.pipeline import rows, study
+from interp.pipeline import looking, rows, study
 from interp.pipeline import run as stages
 from interp.records import PROMPT_KINDS, Comparison, loads
 from interp.runs import cache_dir
@@ -106,6 +106,7 @@ def test_a_finished_run_is_read_back_and_nothing_is_done_twice(finished: Path, m
 def test_an_interrupted_run_ends_like_an_unbroken_one(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
     out, edited = tmp_path / "run", []
     detoxify = Dinm.detoxify
 
@@ -129,8 +130,9 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(
 def test_a_resumed_run_repeats_no_setup_and_reports_the_seconds_and_warnings_of_all_its_parts(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
     out, edited = tmp_path / "run", []
-    detoxify, inside = Dinm.detoxify, stages.record
+    detoxify, inside = Dinm.detoxify, looking.record
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -152,12 +154,12 @@ def test_a_resumed_run_repeats_no_setup_and_reports_the_seconds_and_warnings_of_
         assert took[stage] >= 0.0
         file.write_text(json.dumps({**took, stage: seconds}))
 
-    monkeypatch.setattr(stages, "record", interrupted)
+    monkeypatch.setattr(looking, "record", interrupted)
     assert run(["dinm", *SMALL, "--out", str(out)]) == 130  # vanilla has answered
     pretend("vanilla", "evaluate", 500.0)
-    monkeypatch.setattr(stages, "record", inside)
+    monkeypatch.setattr(looking, "record", inside)
     monkeypatch.setattr(study, "train_probes", again)
-    monkeypatch.setattr(study, "layer_distances", again)
+    monkeypatch.setattr(looking, "layer_distances", again)
     monkeypatch.setattr(Dinm, "detoxify", second_one_interrupts)
     assert run(["dinm", *SMALL, "--out", str(out)]) == 130  # one instance is edited
     pretend(f"dinm/{edited[0]}.edit", "edit", 1000.0)
