@@ -24,7 +24,7 @@ from interp.standin import replaced
 
 WORTH = 2**21
 """Multiplications from which a call of oneDNN pays for itself; rows below `ROWS` are bound by reading the weights."""
-ROWS = 8
+ROWS = 4
 
 
 @cache
