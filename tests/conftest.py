@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -111,6 +112,17 @@ def tiny_hf(architecture: str, seed: int = 0, n_layers: int = 3, **config_option
         config = kind(**{**grouped, **extra.get(architecture, {}), **config_options})
     torch.manual_seed(seed)
     return t.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled() -> None:
+    """What imports and earlier files left stays to the end: no later collection of garbage looks at it again.
+
+    A training ends in several full collections (accelerate's and our own); over all that is imported, each took half a
+    second.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
