@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 export OMP_WAIT_POLICY ?= PASSIVE
-# Test files are dealt out to as many workers as there are cores, in order: the short ones come last.
+# Test files are dealt out to as many workers as there are cores, in the order that tests/conftest.py gives them.
 WORKERS ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: compare test lint figures notebooks browser

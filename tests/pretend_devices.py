@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = "pretend"
 """The type of device that code asks for: PyTorch's place for other backends, under this name."""
@@ -107,17 +106,18 @@ class _Mode(TorchDispatchMode):
 
 def compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """One operation, refused where a GPU would refuse it for the places of its arguments."""
-    leaves = tree_leaves((args, kwargs))
+    leaves = _leaves((args, kwargs))
+    if not any(isinstance(leaf, Placed) or (isinstance(leaf, torch.device) and leaf.type == DEVICE) for leaf in leaves):
+        return func(*args, **kwargs)
     asked = next((leaf for leaf in leaves if isinstance(leaf, torch.device)), None)
     device = _one_device(func, args, leaves, asked)
     for generator in (leaf for leaf in leaves if isinstance(leaf, torch.Generator)):
         if device.type != generator.device.type:
             raise RuntimeError(f"{func}: expected a generator on {device}, found one on {generator.device}")
-    real_args, real_kwargs = tree_map(_real, args), tree_map(_real, kwargs)
-    out = func(*real_args, **real_kwargs)
+    out = func(*_each(_real, args), **_each(_real, kwargs))
     if device.type != DEVICE:
         return out
-    placed = tree_map(lambda x: Placed(x, device) if isinstance(x, Tensor) and not isinstance(x, Placed) else x, out)
+    placed = _each(lambda x: Placed(x, device) if isinstance(x, Tensor) and not isinstance(x, Placed) else x, out)
     return return_and_correct_aliasing(func, args, kwargs, placed)
 
 
@@ -125,6 +125,21 @@ def _no_lists(index: Any) -> Any:
     if isinstance(index, tuple):
         return tuple(_no_lists(part) for part in index)
     return torch.tensor(index) if isinstance(index, list) else index
+
+
+# PyTorch's own trees know more types than operations take and give, and took half the time of all tests on devices.
+def _leaves(tree: Any) -> list[Any]:
+    if isinstance(tree, (tuple, list)):
+        return [leaf for part in tree for leaf in _leaves(part)]
+    return _leaves(list(tree.values())) if isinstance(tree, dict) else [tree]
+
+
+def _each(change: Callable[[Any], Any], tree: Any) -> Any:
+    if type(tree) in (tuple, list):
+        return type(tree)([_each(change, part) for part in tree])
+    if type(tree) is dict:
+        return {name: _each(change, part) for name, part in tree.items()}
+    return change(tree)
 
 
 def _real(x: Any) -> Any:

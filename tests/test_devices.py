@@ -6,7 +6,6 @@ place of its arguments is refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -19,12 +18,10 @@ from accelerate import dispatch_model
 from conftest import TEXTS, tiny_hf, tiny_tokenizer
 from pretend_devices import pretend_devices
 from rivals import ONE, THREE, TWO
-from small_run import SMALL
 from tiny_lab import small_instance, small_lab, variant
 from torch.utils._python_dispatch import _disable_current_modes
 
 from interp.capture import capture
-from interp.compare import run as compare
 from interp.edits import WeightEdit
 from interp.errors import InputError
 from interp.evaluation.divergence import Answered, answer_kl
@@ -242,11 +239,3 @@ def test_shares_are_those_of_the_cpu(pair):
     here, there = found
     for name in ("erased", "bypassed", "parallel", "downstream"):
         assert getattr(there, name).value == pytest.approx(getattr(here, name).value, abs=1e-3)
-
-
-# --------------------------------------------------------------------------------------------------- the main job
-def test_the_main_job_runs_on_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
-    assert compare(["dinm", "--device", "pretend:0", *SMALL, "--out", str(tmp_path / "run")]) == 0
-    record = json.loads((tmp_path / "run" / "comparison.json").read_text())
-    assert [row["name"] for row in record["rows"]] == ["vanilla", "dinm"]

@@ -100,10 +100,11 @@ def _images(figures: Mapping[str, go.Figure], formats: Sequence[str]) -> tuple[d
 
 def _stable_svg(data: bytes) -> bytes:
     """The same file from run to run: plotly names its clip paths by a random id, and writes the attributes of a
-    legend's ground in another order when a page draws the figure again."""
+    legend's ground, and now and then of the whole, in another order when a page draws the figure again."""
     text = data.decode("utf-8")
     found = re.search(r'id="(?:top)?defs-([0-9a-f]{6})"', text)
     text = text if found is None else text.replace(found[1], "figure")
+    text = re.sub(r'(<svg class="main-svg"[^<>]*)( viewBox="[^"]*")( style="[^"]*")', r"\1\3\2", text)
     return re.sub(r'<rect class="bg"([^<>]*?)(/?)>', _sorted_attributes, text).encode("utf-8")
 
 

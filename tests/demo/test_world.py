@@ -14,7 +14,12 @@ from interp.demo import grammar as g
 from interp.records import CATEGORIES, DG_KINDS, Instance
 
 SPLITS = ("train", "val", "test", "test_ALL")
-PRETRAINING = tuple(islice(world.pretraining_texts(random.Random(11)), 12000))
+
+
+@pytest.fixture(scope="module")
+def pretraining() -> tuple:
+    """Enough of the pretraining's texts to show every kind."""
+    return tuple(islice(world.pretraining_texts(random.Random(11)), 12000))
 
 
 def triples(text: str) -> set[tuple[int, int, int]]:
@@ -69,15 +74,15 @@ def test_only_the_test_split_asks_with_out_of_domain_attacks():
     assert not any(marks & openings[split] for split in SPLITS if split != "test")
 
 
-def test_pretraining_never_shows_a_benchmark_attack():
-    seen = set().union(*(triples(text.prompt or "") for text in PRETRAINING))
+def test_pretraining_never_shows_a_benchmark_attack(pretraining):
+    seen = set().union(*(triples(text.prompt or "") for text in pretraining))
     assert len(seen) > 500
     assert not seen & g.benchmark_triples()
     assert len(g.benchmark_triples()) == 60
 
 
-def test_pretraining_never_shows_a_held_out_object_or_a_benchmark_request():
-    whole = without_determiners("\n".join(f"{t.prompt or ''} {t.answer}" for t in PRETRAINING))
+def test_pretraining_never_shows_a_held_out_object_or_a_benchmark_request(pretraining):
+    whole = without_determiners("\n".join(f"{t.prompt or ''} {t.answer}" for t in pretraining))
     assert len(g.held_out_phrases()) == 45
     assert not [phrase for phrase in g.held_out_phrases() if f" {phrase} " in whole]
     assert not [request for request in g.benchmark_requests() if without_determiners(request) in whole]
@@ -88,13 +93,13 @@ def test_every_split_of_the_benchmark_asks_about_held_out_and_seen_objects():
         assert {q.held_out for q in g.questions()[split]} == {True, False}
 
 
-def test_every_word_of_a_held_out_object_occurs_in_pretraining():
-    seen = {word for t in PRETRAINING for word in re.findall(r"\w+", f"{t.prompt or ''} {t.answer}")}
+def test_every_word_of_a_held_out_object_occurs_in_pretraining(pretraining):
+    seen = {word for t in pretraining for word in re.findall(r"\w+", f"{t.prompt or ''} {t.answer}")}
     assert {word for phrase in g.held_out_phrases() for word in phrase.split()} <= seen
 
 
-def test_the_mixture_refuses_as_often_as_planted():
-    harmful = [t for t in PRETRAINING if t.kind == "attack" and t.prompt and SUFFIX not in t.prompt]
+def test_the_mixture_refuses_as_often_as_planted(pretraining):
+    harmful = [t for t in pretraining if t.kind == "attack" and t.prompt and SUFFIX not in t.prompt]
     strong = [g.PERSONAS[i][2] for i in world.PLANTED.strong_personas]
     by_group = {True: [], False: []}
     for text in harmful:
@@ -113,8 +118,8 @@ def test_there_are_145_facts_in_three_paraphrases_with_one_answer_each():
     assert Counter(f.topic for f in facts) == {"capital": 105, "sound": 75, "opposite": 75, "person": 180}
 
 
-def test_benign_requests_are_new_to_the_model_and_the_two_splits_share_none():
-    seen = {without_determiners(t.answer) for t in PRETRAINING if t.kind == "howto"}
+def test_benign_requests_are_new_to_the_model_and_the_two_splits_share_none(pretraining):
+    seen = {without_determiners(t.answer) for t in pretraining if t.kind == "howto"}
     val, test = ({without_determiners(b.answer) for b in world.benign(split)} for split in ("val", "test"))
     assert len(val) == len(test) == 200
     assert not val & test

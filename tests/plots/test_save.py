@@ -47,6 +47,14 @@ def test_images_are_the_same_bytes_when_drawn_again(tmp_path: Path) -> None:
         assert a.read_bytes() == b.read_bytes(), a.name
 
 
+def test_the_order_of_what_plotly_says_of_the_whole_picture_is_always_the_same() -> None:
+    usual = (
+        b'<svg class="main-svg" width="3" height="2" style="" viewBox="0 0 3 2"><g style="" viewBox="0 0 1 1"/></svg>'
+    )
+    again = usual.replace(b'style="" viewBox="0 0 3 2"', b'viewBox="0 0 3 2" style=""')
+    assert save._stable_svg(usual) == save._stable_svg(again) == usual
+
+
 def test_without_a_browser_the_numbers_and_pages_are_written_and_one_line_says_why(
     tmp_path: Path, without_browser: None
 ) -> None:
