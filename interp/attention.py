@@ -2,14 +2,14 @@
 
 A row's attention runs over two parts, the shared prompt and the row's own tokens. Their scores are made apart, the
 largest of both is taken from all, and what they weigh is added: the softmax over all tokens, in another order of sums.
-In float32 that gives the tokens of plain attention. In 16 bits it would not (43 % of 256 answers of a random model were
-others, none where batches had other shapes), so there rows keep their prompts themselves.
+In float32 that gives the tokens of plain attention. In 16 bits it would not (`experiments/benchmarks/decode.py --part
+bfloat16` counts the answers that differ), so there rows keep their prompts themselves.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,55 +19,68 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from interp.slots import Asked
 
-NAME = "interp_slots"
-"""The name of this attention among those of transformers."""
-ELSEWHERE = ("mpt",)
-"""Models that add to their scores what depends on positions (ALiBi): their rows keep their prompts themselves."""
+NAME = "sdpa"
+"""The attention of transformers in whose place `attend` stands."""
+OTHERS = ("position_bias", "s_aux", "softcap")
+"""What some models add to their scores, which `attend` does not know."""
 
 
-class _Step(threading.local):
-    """The cache of the step that this thread runs: several loops may share a model."""
+class _Thread(threading.local):
+    """What the forward of this thread is: several loops may share a model."""
 
-    cache: Cache | None = None
+    step: Cache | None = None
+    """The cache of the rows that get one more token."""
+    reading: Cache | None = None
+    """The cache that prompts are read into."""
+    seen: set[int] | None = None
+    """Layers that attended to the very keys and values they had cached."""
 
 
-_step = _Step()
+_thread = _Thread()
+_plain: list[Callable[..., Any]] = []
+"""What stood by this name before."""
 
 
 def shareable(hf: PreTrainedModel) -> bool:
-    """Whether rows of this model can share the keys and values of a prompt and give the same tokens."""
+    """Whether rows of this model may share the keys and values of a prompt and give the same tokens.
+
+    Whether its attention does run through `attend` shows when a prompt is read (`reading`).
+    """
     config = hf.config.get_text_config()
-    plain = config._attn_implementation == "sdpa" and config.model_type not in ELSEWHERE
-    return plain and hf.dtype == torch.float32
+    plain = config._attn_implementation == NAME and hf.dtype == torch.float32
+    return plain and not torch.is_autocast_enabled(hf.device.type)
+
+
+def install() -> None:
+    """Stand in for transformers' own attention, for the rest of the process: it changes nothing but shared steps."""
+    if not _plain:
+        _plain.append(AttentionInterface()[NAME])
+        AttentionInterface.register(NAME, attend)
 
 
 @contextmanager
-def chosen(hf: PreTrainedModel) -> Iterator[None]:
-    """While open, the model attends by `attend`. Outside of `stepping` that is what it did before."""
-    config = hf.config.get_text_config()
-    before = config._attn_implementation
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    config._attn_implementation = NAME
+def reading(cache: Cache) -> Iterator[set[int]]:
+    """While open, forwards of this thread read prompts; yields the layers of which `attend` can see the cache."""
+    before = _thread.reading, _thread.seen
+    _thread.reading, _thread.seen = cache, set()
     try:
-        yield
+        yield _thread.seen
     finally:
-        config._attn_implementation = before
+        _thread.reading, _thread.seen = before
 
 
 @contextmanager
 def stepping(cache: Cache) -> Iterator[None]:
     """While open, forwards of this thread are steps of the rows of this cache."""
-    _step.cache = cache
+    before = _thread.step
+    _thread.step = cache
     try:
         yield
     finally:
-        _step.cache = None
+        _thread.step = before
 
 
 def attend(
@@ -80,10 +93,15 @@ def attend(
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "row new head value_width"], None]:
     """Attention as transformers calls it; in a step over the shared prompts as well, where the layer has such."""
-    layer: Any = None if _step.cache is None else _step.cache.layers[module.layer_idx]  # type: ignore[index]
-    view = None if layer is None else layer.slots.view(layer.layer, key.device)
+    cache = None if torch.compiler.is_compiling() else _thread.step or _thread.reading
+    layer: Any = None if cache is None else cache.layers[module.layer_idx]  # type: ignore[index]
+    if layer is not None and cache is _thread.reading and _thread.seen is not None:
+        known = all(kwargs.get(name) is None for name in OTHERS)
+        if known and layer.given == (id(key), id(value)):
+            _thread.seen.add(layer.layer)
+    view = layer.slots.view(layer.layer, key.device) if layer is not None and cache is _thread.step else None
     if layer is None or view is None or not view.asked:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        return _plain[0](module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     scale, kv = query.shape[-1] ** -0.5 if scaling is None else scaling, key.shape[1]
     queries = rearrange(query * scale, "row (kv group) 1 width -> row kv group width", kv=kv)
     own = _scores(queries, key, view.seen)

@@ -25,7 +25,6 @@ from transformers.cache_utils import Cache
 
 from interp import attention, products
 from interp.slots import Filling, Row, SlotLayer, Slots
-from interp.standin import replaced
 
 PREFILL_TOKENS = 2048
 """Prompt tokens in one forward, padding included: more would not run faster and would need more memory."""
@@ -88,7 +87,7 @@ def greedy(
         unembedding: the module whose input is the last hidden state.
         prompts: token ids, none empty.
         max_new_tokens: longest continuation.
-        last_mlp: the MLP of the last block, which then runs on each prompt's last token alone.
+        last_mlp: the MLP of the last block, which then runs on each prompt's last token alone: hooks there see no more.
         stop_ids: a row ends with the first of these, which stays in its continuation.
         slots: rows decoded at a time.
         rows: told before each forward which prompt each row belongs to, in the thread that runs the forward.
@@ -101,6 +100,8 @@ def greedy(
     dealt = _dealt(prompts, split, shared is not None)
     last, stop, ended = _Last(), threading.Event(), Counter[int]()
     beside = shared is not None and attention.shareable(hf)
+    if beside:
+        attention.install()
 
     @torch.no_grad()
     def decode(share: int) -> None:
@@ -119,7 +120,7 @@ def greedy(
         for i, answer in zip(mine, loop.answers, strict=True):
             answers[i] = answer
 
-    with last.shown(unembedding, last_mlp), attention.chosen(hf) if beside else nullcontext(), products.faster(hf):
+    with last.shown(unembedding, last_mlp), products.faster(hf):
         if split > 1 and processors() > 1:
             _side_by_side(decode, split, stop)
         else:
@@ -209,12 +210,7 @@ class _Loop:
         self.n_layers: int = hf.config.get_text_config().num_hidden_layers
         self.tops = tops or [self.n_layers] * len(prompts)
         """The first layer in which each prompt's model differs from the plain one."""
-        self.beside = beside
-        """Whether rows of equal prompts keep its keys and values once, and not a copy each."""
-        longest = max((len(p) for p in prompts), default=0)
-        together = tuple(sorted({min(top, self.n_layers - 1) for top in self.tops})) if beside else ()
-        self.slots = Slots(max(1, min(slots, len(prompts))), longest, max_new_tokens, together)
-        self.cache = Cache(layers=[SlotLayer(self.slots, layer) for layer in range(self.n_layers)])
+        self._make_room(max(1, min(slots, len(prompts))), beside)
         self.answers: list[list[int]] = [[] for _ in prompts]
         self.active: list[int] = []
         """The prompt in each slot that is in use: slots 0..n-1, without gaps."""
@@ -226,6 +222,14 @@ class _Loop:
         self.eager = hf.config.get_text_config()._attn_implementation == "eager"
         self.waiting = list(range(len(prompts)))
         self.device: torch.device = next(hf.get_input_embeddings().parameters()).device
+
+    def _make_room(self, size: int, beside: bool) -> None:
+        self.beside = beside
+        """Whether rows of equal prompts keep its keys and values once, and not a copy each."""
+        longest = max((len(p) for p in self.prompts), default=0)
+        together = tuple(sorted({min(top, self.n_layers - 1) for top in self.tops})) if beside else ()
+        self.slots = Slots(size, longest, self.limit, together)
+        self.cache = Cache(layers=[SlotLayer(self.slots, layer) for layer in range(self.n_layers)])
 
     # ------------------------------------------------------------------------------------- forwards
     def run(self) -> Iterator[int]:
@@ -264,8 +268,12 @@ class _Loop:
             self.lengths += [lengths[k] for k in reader]
         else:
             self.rows += [Row(n) for n in lengths]
-        with self._keeping(layers, last) as kept:
+        with self._keeping(layers, last) as kept, attention.reading(self.cache) as seen:
             read = self._read(ids, [taken[k] for k in reader], last)
+        if self.beside and len(seen) < self.n_layers:  # its attention goes its own ways: every row gets its own copy
+            self._make_room(self.slots.size, beside=False)
+            self.rows, self.lengths, self.waiting = [], [], taken + self.waiting
+            return self.fill()
         self.slots.sharing = []
         tokens = [read[source[k]] for k in range(len(taken))]
         for layer in layers:
@@ -279,7 +287,7 @@ class _Loop:
                 for k, token in zip(part, read, strict=True):
                     tokens[k] = token
         self.active += taken
-        self._take(tokens, first)
+        return self._take(tokens, first)
 
     def _taken(self, top: int, follows: bool) -> range:
         """Layers whose keys and values a row's slot takes from the reading of its prompt."""
@@ -395,6 +403,8 @@ class _Last(threading.local):
     """
 
     positions: Int[Tensor, "row"] | None = None
+    cut: int | None = None
+    """Tokens that the MLP was spared, and the picked one."""
 
     @contextmanager
     def of(self, positions: Int[Tensor, "row"]) -> Iterator[None]:
@@ -412,23 +422,26 @@ class _Last(threading.local):
         def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             return None if self.positions is None else (self._picked(args[0]), *args[1:])
 
-        def run(hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            if self.positions is None or hidden.shape[1] == 1:
-                return whole(hidden, *args, **kwargs)
-            out = whole(self._picked(hidden), *args, **kwargs)
-            if not isinstance(out, Tensor):  # a mixture of experts tells more than its output
-                return whole(hidden, *args, **kwargs)
-            spread = torch.zeros_like(hidden)
-            spread[torch.arange(len(hidden), device=hidden.device), self.positions.to(hidden.device)] = out[:, 0]
-            return spread
+        def spare(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            self.cut = args[0].shape[1] if self.positions is not None and args and args[0].shape[1] > 1 else None
+            return None if self.cut is None else (self._picked(args[0]), *args[1:])
 
-        whole: Callable[..., Any] = nn.Identity() if mlp is None else mlp.forward
-        handle = unembedding.register_forward_pre_hook(pick)
+        def spread(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
+            if self.cut is None or self.positions is None:
+                return None
+            wide = out.new_zeros((len(out), self.cut, out.shape[-1]))
+            wide[torch.arange(len(out), device=out.device), self.positions.to(out.device)] = out[:, 0]
+            return wide
+
+        # Hooks and not another forward: several threads may decode with one model, and copies of it stay whole.
+        handles = [unembedding.register_forward_pre_hook(pick)]
+        if mlp is not None:
+            handles += [mlp.register_forward_pre_hook(spare), mlp.register_forward_hook(spread)]
         try:
-            with nullcontext() if mlp is None else replaced(mlp, run):
-                yield
+            yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     def _picked(self, hidden: Tensor) -> Tensor:
         assert self.positions is not None

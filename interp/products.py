@@ -1,6 +1,6 @@
 """Products with a model's weights by oneDNN where PyTorch would ask MKL and MKL is the slower of the two.
 
-MKL keeps its fastest code for Intel's processors. On others with AVX2 or AVX-512 the same product in oneDNN, which
+MKL keeps its fastest code for Intel's processors. On the AMD EPYC of the benchmark the same product in oneDNN, which
 PyTorch brings along, takes about half the time (`experiments/benchmarks/decode.py --part product`). Both are float32;
 the sums are in another order, so the last bits differ, as they do between batch shapes.
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -30,7 +29,9 @@ ROWS = 4
 @cache
 def worthwhile() -> bool:
     """Whether this processor is one on which oneDNN is the faster, and this PyTorch can ask it."""
-    if "GenuineIntel" in _processor() or platform.machine() not in ("x86_64", "AMD64"):
+    if "GenuineIntel" in processor() or platform.machine() not in ("x86_64", "AMD64") or platform.system() == "Darwin":
+        return False
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
     x, weight, bias = torch.ones(3, 4), torch.ones(2, 4), torch.ones(2)
     try:
@@ -39,9 +40,19 @@ def worthwhile() -> bool:
         return False
 
 
+def processor() -> str:
+    """The processor's maker and name, as far as the system tells; speed depends on it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return platform.processor() or platform.machine()
+    told = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+    said = {key.strip(): value.strip() for key, value in told.items()}
+    return " ".join(said[key] for key in ("vendor_id", "model name") if key in said)
+
+
 @contextmanager
 def faster(hf: PreTrainedModel) -> Iterator[None]:
-    """While open, the model's linear layers are computed the faster way. Only without gradients."""
+    """While open, the model's linear layers are computed the faster way. Only without gradients and autocast."""
     with ExitStack() as stack:
         for module in hf.modules():
             forward = linear(module)
@@ -50,29 +61,32 @@ def faster(hf: PreTrainedModel) -> Iterator[None]:
         yield
 
 
-def linear(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+def linear(module: nn.Module) -> Callable[..., Tensor] | None:
     """A faster forward of a linear layer, or None where there is none or the module already has a stand-in."""
     if type(module) not in (nn.Linear, Conv1D) or "forward" in module.__dict__ or not worthwhile():
         return None
     weight = module.weight
-    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+    plain = type(weight) is nn.Parameter and type(weight.data) is Tensor  # what quantises may look like float32
+    if not plain or weight.dtype != torch.float32 or weight.device.type != "cpu":
         return None
     return partial(_product, module, type(module).forward)
 
 
-def _product(module: Any, plain: Callable[[Any, Tensor], Tensor], x: Float[Tensor, "*batch width"]) -> Tensor:
-    weight = module.weight  # looked up at each call: an edit may have replaced it
-    rows = x.numel() // x.shape[-1]
-    if rows < ROWS or rows * weight.numel() < WORTH or x.dtype != torch.float32 or torch.is_grad_enabled():
-        return plain(module, x)
-    return _onednn(x, weight.T if isinstance(module, Conv1D) else weight, module.bias)
+def _product(module: Any, plain: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    # Looked up at each call: an edit may have replaced it.
+    weight = module.weight.T if isinstance(module, Conv1D) else module.weight
+    if len(args) != 1 or kwargs or not _faster(args[0], weight):
+        return plain(module, *args, **kwargs)
+    return _onednn(args[0], weight, module.bias)
+
+
+def _faster(x: Tensor, weight: Tensor) -> bool:
+    rows = x.numel() // max(1, x.shape[-1])
+    if rows < ROWS or rows * weight.numel() < WORTH or x.shape[-1] != weight.shape[1]:
+        return False
+    plain = x.dtype == torch.float32 and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    return plain and torch.backends.mkldnn.enabled and not torch.compiler.is_compiling()
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def _processor() -> str:
-    """The processor's maker and name, as far as the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.read_text() if cpuinfo.exists() else platform.processor()

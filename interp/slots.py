@@ -163,6 +163,8 @@ class SlotLayer(CacheLayerMixin):
         self.slots, self.layer = slots, layer
         self.shared_keys: Tensor | None = None
         self.shared_values: Tensor | None = None
+        self.given = 0, 0
+        """Which keys and values were given back last, by identity."""
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make room, on the device of the layer. It is cleared where rows are written: clearing all costs more."""
@@ -187,6 +189,7 @@ class SlotLayer(CacheLayerMixin):
                 for store, states in ((self.keys, key_states), (self.values, value_states)):
                     _fill(store[row.slot], states[row.source] if inside else None)
             self._share(key_states, value_states)
+            self.given = id(key_states), id(value_states)
             return key_states, value_states
         view = here.view(self.layer, self.keys.device)
         self.keys[view.row, :, view.at] = key_states[:, :, 0]

@@ -46,6 +46,7 @@ def test_rows_that_share_prompts_attend_as_if_each_had_a_copy(case):
     slots = Slots(len(rows), 9, 5, tuple(sorted({row.top for row in rows})))
     layers = [SlotLayer(slots, layer) for layer in range(LAYERS)]
     query = normal(len(rows), kv * group, 1, WIDTH)
+    attention.install()
     module: Any = nn.Module()
     module.num_key_value_groups = group
     for index, layer in enumerate(layers):
@@ -97,21 +98,40 @@ def test_only_plain_attention_in_float32_is_shared(make_hf, implementation, dtyp
     assert attention.shareable(make_hf("llama", attn_implementation=implementation).to(dtype)) is can
 
 
-def test_models_that_add_positions_to_their_scores_keep_prompts_in_their_rows(make_hf, monkeypatch):
-    hf = make_hf("llama")
-    monkeypatch.setattr(hf.config, "model_type", "mpt")
-    assert not attention.shareable(hf)
-
-
-def test_the_model_attends_as_before_when_decoding_has_ended(make_hf):
+def test_outside_of_shared_steps_attention_is_what_it_was(make_hf):
     hf = make_hf("llama")
     ids = torch.tensor([[3, 4, 5, 6]])
     before = hf(input_ids=ids).logits
-    with attention.chosen(hf):
-        assert hf.config._attn_implementation == attention.NAME
-        torch.testing.assert_close(hf(input_ids=ids).logits, before)
-    assert hf.config._attn_implementation == "sdpa"
-    with pytest.raises(RuntimeError, match="stop"), attention.chosen(hf), attention.stepping(Cache(layers=[])):
-        raise RuntimeError("stop")
-    assert hf.config._attn_implementation == "sdpa"
+    attention.install()
+    attention.install()
     torch.testing.assert_close(hf(input_ids=ids).logits, before, rtol=0, atol=0)
+    assert hf.config._attn_implementation == "sdpa"
+
+
+def test_a_step_inside_a_step_leaves_the_outer_one_open():
+    outer, inner = Cache(layers=[]), Cache(layers=[])
+    with attention.stepping(outer):
+        with pytest.raises(RuntimeError, match="stop"), attention.stepping(inner):
+            raise RuntimeError("stop")
+        assert attention._thread.step is outer
+    assert attention._thread.step is None
+
+
+def test_layers_that_attend_to_something_else_than_they_cached_are_not_seen():
+    attention.install()
+    layer = SlotLayer(Slots(1, 4, 2), 0)
+    layer.slots.filling = [Filling(0, 0, range(1))]
+    module: Any = nn.Module()
+    module.layer_idx = 0
+    key, value = torch.randn(1, 1, 4, WIDTH), torch.randn(1, 1, 4, WIDTH)
+    for change, extra, expected in (
+        (0.0, {}, {0}),
+        (1.0, {}, set()),
+        (0.0, {"position_bias": torch.zeros(4, 4)}, set()),
+    ):
+        cache = Cache(layers=[layer])
+        given = cache.layers[0].update(key, value)
+        keys = given[0] + change if change else given[0]
+        with attention.reading(cache) as seen:
+            attention.attend(module, torch.randn(1, 1, 4, WIDTH), keys, given[1], None, **extra)
+        assert seen == expected

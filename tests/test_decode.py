@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
+import time
 
 import pytest
 import torch
@@ -194,36 +196,83 @@ def test_processors_are_those_one_may_use(monkeypatch, asked, found):
 
 
 # ------------------------------------------------------------------------------------------------- the last MLP
+def shapes(module) -> list[tuple[int, ...]]:
+    """Tokens of what the module is given from now on, told by a forward of its own and not by a hook."""
+    seen, forward = [], module.forward
+    object.__setattr__(module, "forward", lambda x: seen.append(x.shape[1]) or forward(x))
+    return seen
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_last_mlp_reads_the_last_token_alone_and_changes_no_answer(make_hf, architecture):
-    hf, seen = wide(make_hf, architecture), []
+    hf = wide(make_hf, architecture)
     model = HookedModel.from_hf(hf, tiny_tokenizer())
-    last = model.n_layers - 1
-    handle = model.value_module(last).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    mlp = model.mlp(model.n_layers - 1)
+    seen = shapes(model.value_module(model.n_layers - 1))
     plain = decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=4)
-    assert max(h.shape[1] for h in seen) > 1
+    assert max(seen) > 1
     seen.clear()
-    again = decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=4, last_mlp=model.mlp(last))
-    assert again == plain
-    assert {h.shape[1] for h in seen} == {1}
+    assert decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=4, last_mlp=mlp) == plain
+    assert set(seen) == {1}
+    assert len(mlp._forward_hooks) + len(mlp._forward_pre_hooks) == 0
+
+
+@pytest.mark.parametrize("where", ["mlp", "value_module", "block", "norm"])
+def test_who_watches_the_last_block_sees_all_tokens(make_model, texts, where):
+    model, seen = make_model("llama"), []
+    last = model.n_layers - 1
+    modules = {"mlp": model.mlp(last), "value_module": model.value_module(last), "block": model.blocks[last]}
+    module = modules.get(where, model.final_norm)
+    plain = model.generate(texts, max_new_tokens=4)
+    handle = module.register_forward_hook(lambda _, args, out: seen.append(out.detach().abs().sum(-1)))
+    assert model.generate(texts, max_new_tokens=4) == plain
     handle.remove()
-    assert "forward" not in model.mlp(last).__dict__
+    assert seen[0].shape[1] > 1
+    assert (seen[0] > 0).all()
 
 
-def test_an_mlp_that_tells_more_than_its_output_runs_on_all_tokens(make_hf, monkeypatch):
-    hf = wide(make_hf, "llama")
-    mlp, plain = hf.model.layers[-1].mlp, decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6)
-    block, inner = hf.model.layers[-1], mlp.forward
-    monkeypatch.setattr(mlp, "forward", lambda x: (inner(x), x.shape[1]), raising=False)
-    told = []
+def test_under_autocast_answers_are_given_as_before(make_model, texts):
+    model = make_model("llama")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        spared = model.generate(texts, max_new_tokens=4)
+        handle = model.final_norm.register_forward_hook(lambda *_: None)
+        assert model.generate(texts, max_new_tokens=4) == spared
+    handle.remove()
 
-    def unwrapped(_, args, out):
-        told.append((args[0].shape[1], out[1]))
-        return out[0]
 
-    mlp.register_forward_hook(unwrapped)
-    assert decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, last_mlp=block.mlp) == plain
-    assert all(tokens == ran for tokens, ran in told)
+def test_threads_that_answer_with_one_model_leave_it_as_it_was(make_model, texts):
+    model = make_model("llama")
+    expected, found = model.generate(texts, max_new_tokens=8), {}
+    before = {name: set(module.__dict__) for name, module in model.hf.named_modules()}
+    barrier = threading.Barrier(2)
+
+    def answer(n: int, delay: float) -> None:
+        barrier.wait()
+        time.sleep(delay)
+        found[n] = model.generate(texts * n, max_new_tokens=8)
+
+    threads = [threading.Thread(target=answer, args=(n, 0.002 * n)) for n in (1, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {n: expected * n for n in (1, 6)}
+    assert {name: set(module.__dict__) for name, module in model.hf.named_modules()} == before
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.hf.modules())
+
+
+def test_a_copy_made_while_answers_are_given_is_a_model_of_its_own(make_model, texts):
+    model, copies = make_model("llama"), []
+
+    def copied(*_) -> None:
+        if not copies:
+            copies.append(copy.deepcopy(model.hf))
+
+    model.generate(texts, max_new_tokens=4, progress=copied)
+    ids = torch.tensor([[5, 6, 7]])
+    torch.testing.assert_close(copies[0](input_ids=ids).logits, model.hf(input_ids=ids).logits)
+    copies[0].model.layers[-1].mlp.down_proj.weight.data.zero_()
+    assert not torch.allclose(copies[0](input_ids=ids).logits, model.hf(input_ids=ids).logits)
 
 
 def test_what_a_slot_held_before_does_not_matter(make_hf, monkeypatch):

@@ -16,8 +16,9 @@ LARGE = 64
 def everywhere(monkeypatch):
     """As on a processor where oneDNN is the faster, and from the smallest product on."""
     products.worthwhile.cache_clear()
-    monkeypatch.setattr(products, "_processor", lambda: "vendor_id : AuthenticAMD")
+    monkeypatch.setattr(products, "processor", lambda: "vendor_id : AuthenticAMD")
     monkeypatch.setattr(products.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(products.platform, "system", lambda: "Linux")
     monkeypatch.setattr(products, "WORTH", 0)
     yield
     products.worthwhile.cache_clear()
@@ -79,7 +80,7 @@ def test_gradients_few_rows_and_small_products_go_the_plain_way(everywhere, monk
 )
 def test_where_mkl_is_as_fast_or_absent_nothing_is_replaced(monkeypatch, processor, machine):
     products.worthwhile.cache_clear()
-    monkeypatch.setattr(products, "_processor", lambda: processor)
+    monkeypatch.setattr(products, "processor", lambda: processor)
     monkeypatch.setattr(products.platform, "machine", lambda: machine)
     assert products.linear(nn.Linear(8, 8)) is None
     products.worthwhile.cache_clear()

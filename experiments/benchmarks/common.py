@@ -1,14 +1,13 @@
 """What the benchmarks share: the model and data they measure on, CPU time, and a table with a JSON file beside it.
 
-Times are process CPU seconds on one thread, so that another load on the machine moves them little; every claim is a
-ratio of two medians measured in turn within one run.
+Times are process CPU seconds on one thread, so that another load on the machine moves them little; a claim is a ratio
+of two medians within one run, measured in turn where both sides have as many rounds.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import random
 import statistics
 import time
@@ -23,6 +22,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from interp.models import HookedModel
+from interp.products import processor
 from interp.records import Instance, Knowledge
 from interp.runs import git_commit, versions, write_json
 
@@ -94,14 +94,6 @@ def medians(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, f
         for name, call in calls.items():
             times[name].append(cpu_seconds(call))
     return {name: statistics.median(values) for name, values in times.items()}
-
-
-def processor() -> str:
-    """The processor's name, where the system tells; ratios depend on it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def repeats_asked(default: int, description: str | None) -> int:

@@ -2,8 +2,8 @@
 
 Every ratio is of CPU time, with equal tokens asserted where both sides answer. A slow baseline is measured on a few
 edits and scaled, as its cost is linear in them by construction; `baseline_n` says on how many. Where our products are
-oneDNN's (`interp.products`) the same is measured by MKL's, which the baseline uses. `--part` measures some parts and
-keeps the other ones of the file.
+oneDNN's (`interp.products`) a line without a claim says what is left of the ratio by MKL's, which the baseline uses.
+`--part` measures some parts and keeps the other ones of the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import fields, replace
 from functools import partial
 
 import torch
-from common import RESULTS, instances, medians, model_a, processor
+from common import RESULTS, instances, medians, model_a
 from decode_inside import edits_together, product, profile, sixteen_bits, small_model
 from decoding import (
     ASKED,
@@ -44,6 +44,7 @@ from interp.locate import PAPER, _encode, layer_distances
 from interp.methods._losses import constraint_sequence, edit_sequence
 from interp.methods.dinm import Dinm, Format
 from interp.models import HookedModel
+from interp.products import processor
 from interp.runs import git_commit, read_json, versions, write_json
 
 FILE = RESULTS / "decode.json"
@@ -122,7 +123,15 @@ def refill(model: HookedModel, rounds: int) -> Measured:
         stops.append(waiting.pop())
 
     def refilled(batch: list[list[int]] = prompts, limit: int = NEW, end: list[int] = stops) -> list[list[int]]:
-        return decode.greedy(model.hf, model.unembedding, batch, max_new_tokens=limit, stop_ids=end, slots=slots)
+        return decode.greedy(
+            model.hf,
+            model.unembedding,
+            batch,
+            max_new_tokens=limit,
+            stop_ids=end,
+            slots=slots,
+            last_mlp=model.mlp(LAST),
+        )
 
     answers = refilled()
     order = sorted(range(n), key=lambda i: -len(prompts[i]))
@@ -154,24 +163,32 @@ def refill(model: HookedModel, rounds: int) -> Measured:
 
 # ------------------------------------------------------------------------------------------------- the whole
 def whole(model: HookedModel, rounds: int, repeating: bool) -> Measured:
-    """Locate, edit, and answer 5 prompts before and after, against the plain loop; both are linear in the instances.
+    """Locate, edit, and answer 5 prompts before and after, against the plain loop.
 
     The plain loop reads both responses with whole forwards, edits with full forwards and backwards (one step, times
-    ten), and gives each prompt alone to `generate` (one before and one after, times five).
+    ten), and gives each prompt alone to `generate` (one before and one after, times five). It is linear in the
+    instances; ours as well but for what edits share, which grows with them. Where prompts repeat, ours asks vanilla
+    each of them once; a second line is against a plain loop that does so too.
     """
     config, data = Dinm(layer=LAST), instances(INSTANCES)
     prompts = texts(ASKED if repeating else INSTANCES * ASKED, seed=4)
     asked = [prompts if repeating else prompts[ASKED * i :][:ASKED] for i in range(INSTANCES)]
     stages: dict[str, float] = {}
+    plainly = 0.0
 
-    def everything() -> tuple[list[WeightEdit], list[Tokens]]:
-        stages["locate"], _ = seconds(lambda: layer_distances(model, data, PAPER, 8))
-        stages["edit"], made = seconds(lambda: config.detoxify_many(model, data))
+    def everything(kept: dict[str, float]) -> tuple[list[WeightEdit], list[Tokens]]:
+        kept["locate"], _ = seconds(lambda: layer_distances(model, data, PAPER, 8))
+        kept["edit"], made = seconds(lambda: config.detoxify_many(model, data))
         edits = [m.edit for m in made if m.edit is not None]
-        stages["answer"], found = seconds(lambda: ours(model, asked, edits, vanilla=True))
+        kept["answer"], found = seconds(lambda: ours(model, asked, edits, vanilla=True))
         return edits, found
 
-    own, (edits, found) = seconds(everything, rounds)
+    own, (edits, found) = seconds(lambda: everything(stages), rounds)
+    by_mkl: dict[str, float] = {}
+    if products.worthwhile():
+        with plain_products():
+            plainly, (_, said) = seconds(lambda: everything(by_mkl))
+        assert said == found, "other tokens by MKL's products"
     pair = _encode(model, data[0], PAPER, 1000, 600)
     tokens = [model.pad([list(line)], side="right") for line in pair.rows]
     how = Format(**{f.name: getattr(config, f.name) for f in fields(Format)})
@@ -192,13 +209,19 @@ def whole(model: HookedModel, rounds: int, repeating: bool) -> Measured:
     }
     base = INSTANCES * sum(plain.values())
     name = f"locate + edit + answer, {INSTANCES} instances, prompts {'repeat' if repeating else 'of their own'}"
-    facts = {
+    more = {"n": rounds, "baseline_n": 1, "baseline_rounds": BASELINE}
+    rows = [row(name, "the plain loop", base, own, 10.0 if repeating else 6.0, **more)]
+    if repeating:
+        once = base - (INSTANCES - 1) * ASKED * before
+        rows.append(row(name, "the plain loop that asks vanilla once", once, own, None, **more))
+    if by_mkl:
+        rows.append(row(f"{name}, products by MKL", "the plain loop", base, plainly, None, **{**more, "n": 1}))
+    return rows, {
         "plain loop, seconds an instance": plain,
         "ours, seconds an instance": {stage: took / INSTANCES for stage, took in stages.items()},
+        "ours by MKL, seconds an instance": {stage: took / INSTANCES for stage, took in by_mkl.items()},
         "first steps of the edit apart, relative": apart,
     }
-    claim = 10.0 if repeating else 6.0
-    return [row(name, "the plain loop", base, own, claim, n=rounds, baseline_n=1, baseline_rounds=BASELINE)], facts
 
 
 PARTS: dict[str, Callable[[HookedModel, int], Measured]] = {
@@ -218,14 +241,15 @@ OF_SMALL = ("edits-together", "bfloat16")
 
 def main(parts: list[str], rounds: int) -> None:
     """Measure parts in turn; each is written as it ends, beside those of earlier calls."""
+    commit = git_commit()  # as it was when measuring began
     for name in parts:
         model = small_model() if name in OF_SMALL else model_a()
         rows, facts = PARTS[name](model, rounds)
         kept = read_json(FILE)["parts"] if FILE.exists() else {}
-        kept[name] = {"rows": rows, **facts, "commit": git_commit(), "versions": versions()}
         machine = {"cpu": processor(), "threads": torch.get_num_threads(), "unit": "process CPU seconds"}
-        machine["products"] = "oneDNN" if products.worthwhile() else "MKL"
-        write_json(FILE, {"model": MODEL, "prompt": PROMPT, "new tokens": NEW, "parts": kept, "machine": machine})
+        machine["our products"] = "oneDNN" if products.worthwhile() else "MKL"
+        kept[name] = {"rows": rows, **facts, "machine": machine, "commit": commit, "versions": versions()}
+        write_json(FILE, {"model": MODEL, "prompt": PROMPT, "new tokens": NEW, "parts": kept})
         for one in rows:
             claim = "" if one["claim"] is None else f", claim {one['claim']:g}: {'holds' if one['holds'] else 'MISSED'}"
             print(f"{one['what']} against {one['against']}: {one['times cheaper']:.2f}x{claim}", flush=True)

@@ -9,7 +9,7 @@ import torch
 from common import instances, medians, model_a
 from decoding import ASKED, EDITS, LAST, SLOTS, Measured, Tokens, random_edit, row, seconds, texts
 
-from interp import products, stats
+from interp import attention, products, stats
 from interp.methods.dinm import Dinm
 from interp.models import HookedModel
 from interp.multi import RowWeights, generate_edited
@@ -94,6 +94,11 @@ def sixteen_bits(model: HookedModel, rounds: int) -> Measured:
             batch += [g.token_ids for g in model.generate(prompts, max_new_tokens=new)]
     which = [i for i in range(n) for _ in prompts]
     shared = [g.token_ids for g in generate_edited(model, prompts * n, which, edits, max_new_tokens=new)]
+    before, attention.shareable = attention.shareable, lambda hf: True
+    try:  # what is not done: in 16 bits the sums of attention over shared prompts round otherwise
+        beside = [g.token_ids for g in generate_edited(model, prompts * n, which, edits, max_new_tokens=new)]
+    finally:
+        attention.shareable = before
 
     def apart(one: Tokens, other: Tokens) -> dict[str, Any]:
         pairs = list(zip(one, other, strict=True))
@@ -108,6 +113,7 @@ def sixteen_bits(model: HookedModel, rounds: int) -> Measured:
         f"each edited model alone, one prompt against a batch of {asked}": apart(alone, batch),
         "shared against alone, one prompt": apart(alone, shared),
         f"shared against alone, a batch of {asked}": apart(batch, shared),
+        "keys and values of prompts kept once (not done in 16 bits) against alone, one prompt": apart(alone, beside),
         "different answers": len(set(alone)),
         "model of this part": f"{SMALL}, bfloat16",
     }

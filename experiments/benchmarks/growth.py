@@ -29,7 +29,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: small models are else decod
 import numpy as np
 import sklearn.linear_model  # noqa: F401  # else the first probe would pay for it
 import torch
-from common import RESULTS, cpu_seconds, instances, model_a, processor
+from common import RESULTS, cpu_seconds, instances, model_a
 from scipy import stats
 
 from interp.capture import capture
@@ -45,6 +45,7 @@ from interp.models import HookedModel
 from interp.multi import generate_edited
 from interp.plots.canonical import differences, dumps
 from interp.plots.growth import figures, markdown, save
+from interp.products import processor
 from interp.records import Estimate, Instance, LabelledText
 from interp.records.growth import Growth, GrowthAxis
 from interp.runs import git_commit, read_json, versions, write_json, write_text

@@ -133,6 +133,6 @@ class SharedPrompts:
         keeps, last = self._state.keeps, self._state.last
         if keeps is None or last is None or layer not in keeps:
             return
-        if layer == self.model.n_layers - 1 and states.shape[1] > 1:
+        if layer == self.model.n_layers - 1:
             states = states[torch.arange(len(last), device=states.device), last.to(states.device)][:, None]
         keeps[layer].parts[part] = states

@@ -20,6 +20,7 @@ from interp.mechanism.algebra import shares_at
 from interp.mechanism.shares import SwapMargins
 from interp.mechanism.weights import edited_value_vectors, edits_change_by_layer
 from interp.methods.base import Method
+from interp.methods.dinm import Dinm
 from interp.models import HookedModel
 from interp.multi import EditStore
 from interp.pipeline.answers import answers_of_edits
@@ -113,12 +114,13 @@ def make_edit(
             raise InputError(f"expected an edit from {method.name}, got none")
         return edit
 
-    if 4 * vanilla.d_mlp * vanilla.d_model > KEPT:
+    how: Any = method
+    if 4 * vanilla.d_mlp * vanilla.d_model > KEPT or type(how) is not Dinm:  # of others no key says all
         with timed(took, "edit"):
             return make().save
-    how: Any = method
     key = [base, method.name, asdict(how), asdict(instance)]
     kept_edit = remembered_file("edits", key, vanilla, lambda file: make().save(file), took, "edit")
+    WeightEdit.load(kept_edit)  # a damaged file is told by its own name, not by that of a copy
     return lambda file: copy(kept_edit, file)
 
 

@@ -18,6 +18,7 @@ from interp.edits import WeightEdit
 from interp.errors import InputError
 from interp.models import HookedModel
 from interp.pipeline.study import digest, timed
+from interp.products import worthwhile
 from interp.records import from_dict, to_dict
 from interp.runs import cache_dir, fingerprint, read_json, source_hash, versions, write_json
 
@@ -105,12 +106,16 @@ def identity(model: HookedModel) -> list[Any]:
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     tokenizer = backend.to_str() if backend is not None else digest(sorted(model.tokenizer.get_vocab().items()))
     device = model.device
+    products = "oneDNN" if device.type == "cpu" and worthwhile() else ""
+    special = [model.tokenizer.bos_token_id, model.tokenizer.eos_token_id]
     return [
         model.weight_hash(),
         digest([config, model.hf.config._attn_implementation, model.stop_ids]),
-        digest([type(model.tokenizer).__name__, tokenizer, model.chat_template, model.tokenizer.chat_template]),
+        digest(
+            [type(model.tokenizer).__name__, tokenizer, model.chat_template, model.tokenizer.chat_template, special]
+        ),
         str(model.dtype),
-        torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        torch.cuda.get_device_name(device) if device.type == "cuda" else device.type + products,
     ]
 
 

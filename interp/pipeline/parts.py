@@ -95,6 +95,6 @@ def load_activations(path: Path) -> PromptActivations:
             rest = json.loads(file.metadata()["values"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is missing or damaged ({error}); delete its folder and run again") from error
+        raise InputError(f"{path} is missing or damaged ({error}); delete it and run again") from error
     rest["index"] = tuple(rest["index"])
     return PromptActivations(**rest, **tensors)
