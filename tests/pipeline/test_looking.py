@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_run import SMALL
+from tiny_lab import small_instance
 
 from interp.compare import run
-from interp.edits import WeightEdit
+from interp.edits import Provenance, WeightEdit
+from interp.methods.base import Detoxified
 from interp.methods.dinm import Dinm
 from interp.pipeline import edited, looking
+from interp.pipeline.memory import identity
 from interp.runs import cache_dir
 
 
@@ -101,3 +105,36 @@ def test_damaged_activations_are_told_in_one_line(
         file.write_bytes(b"no tensors")
     assert run(["dinm", *SMALL, "--out", str(tmp_path / "second")]) == 2
     assert re.search(r"activations/\w+\.safetensors is missing or damaged", capsys.readouterr().err)
+
+
+def test_a_damaged_edit_is_told_by_its_name_in_the_cache_and_made_again_without_it(
+    finished: Path, own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = sorted((own_cache / "edits").glob("*.safetensors"))[0]
+    file.write_bytes(b"no tensors")
+    assert run(["dinm", *SMALL, "--out", str(tmp_path / "second")]) == 2
+    assert f"{file} is damaged" in capsys.readouterr().err
+    file.unlink()
+    assert again(tmp_path / "second")[0] == compared(finished)[0]
+
+
+def test_only_edits_of_the_method_that_the_key_describes_are_kept(
+    make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Zero(Dinm):
+        """Another method by the same name and settings."""
+
+        def detoxify(self, model: Any, data: Any) -> Detoxified:
+            name = model.value_name(2)
+            delta = torch.zeros_like(model.hf.get_parameter(name))
+            provenance = Provenance("dinm", model.source, model.weight_hash(), layer=2)
+            return Detoxified("DINM", WeightEdit({name: delta}, provenance))
+
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
+    model, instance, took = make_model("llama"), small_instance(0), {}
+    for number, method in enumerate((Dinm(layer=2, steps=1), Zero(layer=2, steps=1))):
+        edited.make_edit(model, identity(model), method, instance, took)(tmp_path / f"{number}.safetensors")
+    first, second = (WeightEdit.load(tmp_path / f"{n}.safetensors") for n in (0, 1))
+    assert first.deltas.keys() == second.deltas.keys()
+    assert any(delta.any() for delta in first.deltas.values())
+    assert not any(delta.any() for delta in second.deltas.values())
