@@ -107,9 +107,10 @@ def greedy(
     def decode(share: int) -> None:
         mine = dealt[share]
         told = None if rows is None else partial(_tell, rows, mine)
-        tops = None if shared is None else [shared.layers[i] for i in mine]
+        differs = None if shared is None else [shared.layers[i] for i in mine]
         size = max(1, slots // split)
-        loop = _Loop(hf, last, [prompts[i] for i in mine], max_new_tokens, stop_ids, size, told, shared, tops, beside)
+        own = [prompts[i] for i in mine]
+        loop = _Loop(hf, last, own, max_new_tokens, stop_ids, size, told, shared, differs, beside)
         for done in loop.run():
             if stop.is_set():
                 return
@@ -197,7 +198,7 @@ class _Loop:
         slots: int,
         rows: Rows | None,
         shared: Shared | None = None,
-        tops: Sequence[int] | None = None,
+        differs: Sequence[int] | None = None,
         beside: bool = False,
     ) -> None:
         self.hf: Any = hf
@@ -208,7 +209,7 @@ class _Loop:
         self.told = rows
         self.shared = shared
         self.n_layers: int = hf.config.get_text_config().num_hidden_layers
-        self.tops = tops or [self.n_layers] * len(prompts)
+        self.differs = differs or [self.n_layers] * len(prompts)
         """The first layer in which each prompt's model differs from the plain one."""
         self._make_room(max(1, min(slots, len(prompts))), beside)
         self.answers: list[list[int]] = [[] for _ in prompts]
@@ -227,7 +228,7 @@ class _Loop:
         self.beside = beside
         """Whether rows of equal prompts keep its keys and values once, and not a copy each."""
         longest = max((len(p) for p in self.prompts), default=0)
-        together = tuple(sorted({min(top, self.n_layers - 1) for top in self.tops})) if beside else ()
+        together = tuple(sorted({min(layer, self.n_layers - 1) for layer in self.differs})) if beside else ()
         self.slots = Slots(size, longest, self.limit, together)
         self.cache = Cache(layers=[SlotLayer(self.slots, layer) for layer in range(self.n_layers)])
 
@@ -249,22 +250,23 @@ class _Loop:
         taken, source = self._next(self.slots.size - first)
         n = max(source) + 1
         # Each prompt is read by the row whose model is the plain one longest: the others follow it up to their own.
-        reader = [max((k for k, s in enumerate(source) if s == r), key=lambda k: self.tops[taken[k]]) for r in range(n)]
+        differs = [self.differs[i] for i in taken]
+        reader = [max((k for k, s in enumerate(source) if s == r), key=differs.__getitem__) for r in range(n)]
         followers = [k for k in range(len(taken)) if k not in reader]
         lengths = [len(self.prompts[i]) for i in taken]
         longest = max(lengths)
         # Padding on the right: with causal attention no real token sees it, and every token is at its own position.
         ids = torch.tensor([[*self.prompts[taken[k]], *[0] * (longest - lengths[k])] for k in reader])
         last = torch.tensor([lengths[k] - 1 for k in reader], device=self.device)
-        tops = [min(self.tops[i], self.n_layers - 1) for i in taken]
-        layers = sorted({self.tops[taken[k]] for k in followers} - {self.n_layers})
+        alike = [min(layer, self.n_layers - 1) for layer in differs]
+        layers = sorted({differs[k] for k in followers} - {self.n_layers})
         self.slots.filling = [
-            Filling(first + k, source[k], self._taken(tops[k], k in followers)) for k in range(len(taken))
+            Filling(first + k, source[k], self._taken(alike[k], k in followers)) for k in range(len(taken))
         ]
         if self.beside:
             begin = len(self.lengths)
-            self.slots.sharing = [Filling(begin + r, r, range(tops[k] + 1)) for r, k in enumerate(reader)]
-            self.rows += [Row(n, tops[k], begin + source[k], n) for k, n in enumerate(lengths)]
+            self.slots.sharing = [Filling(begin + r, r, range(alike[k] + 1)) for r, k in enumerate(reader)]
+            self.rows += [Row(n, alike[k], begin + source[k], n) for k, n in enumerate(lengths)]
             self.lengths += [lengths[k] for k in reader]
         else:
             self.rows += [Row(n) for n in lengths]
@@ -277,7 +279,7 @@ class _Loop:
         self.slots.sharing = []
         tokens = [read[source[k]] for k in range(len(taken))]
         for layer in layers:
-            mine = [k for k in followers if self.tops[taken[k]] == layer]
+            mine = [k for k in followers if differs[k] == layer]
             size = len(mine) if layer == self.n_layers - 1 else max(1, PREFILL_TOKENS // longest)
             for part in (mine[i : i + size] for i in range(0, len(mine), size)):
                 rows = torch.tensor([source[k] for k in part])
@@ -289,11 +291,11 @@ class _Loop:
         self.active += taken
         return self._take(tokens, first)
 
-    def _taken(self, top: int, follows: bool) -> range:
+    def _taken(self, alike: int, follows: bool) -> range:
         """Layers whose keys and values a row's slot takes from the reading of its prompt."""
         if self.beside:  # a follower's own ones come when it goes on from its layer
-            return range(self.n_layers if follows else top + 1, self.n_layers)
-        return range(top + 1 if follows else self.n_layers)
+            return range(self.n_layers if follows else alike + 1, self.n_layers)
+        return range(alike + 1 if follows else self.n_layers)
 
     def _next(self, free: int) -> tuple[list[int], list[int]]:
         """The next prompts that fit `free` slots and one forward, and for each which of its rows reads it."""

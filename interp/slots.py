@@ -40,7 +40,7 @@ class Row:
 
     length: int
     """Tokens so far, prompt included."""
-    top: int = -1
+    alike: int = -1
     """The last layer in which the row's keys and values of the prompt are a shared prompt's."""
     shared: int = -1
     """Which."""
@@ -49,7 +49,7 @@ class Row:
 
     def own(self, layer: int) -> int:
         """Tokens whose keys and values are the row's own in a layer."""
-        return self.length - self.prompt if layer <= self.top else self.length
+        return self.length - self.prompt if layer <= self.alike else self.length
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Slots:
     """Tokens of the longest prompt."""
     new: int
     """Tokens of the longest answer."""
-    tops: Sequence[int] = ()
+    alike: Sequence[int] = ()
     """The last layers in which rows share their prompts, of all rows to come, ascending, each once."""
     filling: list[Filling] | None = None
     """The prompts being read; None in a step."""
@@ -110,11 +110,11 @@ class Slots:
 
     def capacity(self, layer: int) -> int:
         """Tokens of its own that a row can have."""
-        return self.new if self.tops and layer <= self.tops[0] else self.longest + self.new
+        return self.new if self.alike and layer <= self.alike[0] else self.longest + self.new
 
     def view(self, layer: int, device: torch.device) -> View:
         """Where the rows of this step lie in a layer; the same for all layers that are shared alike."""
-        key = bisect_left(self.tops, layer), device
+        key = bisect_left(self.alike, layer), device
         if key not in self._views:
             own = torch.tensor([row.own(layer) for row in self.rows], device=device)
             width = max(row.own(layer) for row in self.rows) + 1
@@ -125,7 +125,7 @@ class Slots:
     def _asked(self, layer: int, device: torch.device) -> list[Asked]:
         rows: list[list[int]] = [[] for _ in self.lengths]
         for index, row in enumerate(self.rows):
-            if layer <= row.top:
+            if layer <= row.alike:
                 rows[row.shared].append(index)
         runs = side_by_side([len(asking) for asking in rows])
         return [self._batch(run.start, rows[run.start : run.stop], device) for run in runs]

@@ -43,7 +43,7 @@ def test_rows_that_share_prompts_attend_as_if_each_had_a_copy(case):
         Row(prompts[p] + n, top, p, prompts[p]) if p >= 0 else Row(length + n)
         for p, n, length, top in zip(asked, answers, own, tops, strict=True)
     ]
-    slots = Slots(len(rows), 9, 5, tuple(sorted({row.top for row in rows})))
+    slots = Slots(len(rows), 9, 5, tuple(sorted({row.alike for row in rows})))
     layers = [SlotLayer(slots, layer) for layer in range(LAYERS)]
     query = normal(len(rows), kv * group, 1, WIDTH)
     attention.install()
@@ -56,11 +56,11 @@ def test_rows_that_share_prompts_attend_as_if_each_had_a_copy(case):
         for states in (layer.keys, layer.values):
             states.fill_(torch.nan)  # what nobody wrote must not matter
         for place, prompt in enumerate(common):
-            if any(row.shared == place and index <= row.top for row in rows):
+            if any(row.shared == place and index <= row.alike for row in rows):
                 slots.filling, slots.sharing = [], [Filling(place, 0, range(LAYERS))]
                 layer.update(prompt[0][None], prompt[1][None])
         for slot, row in enumerate(rows):  # its prompt and answer as if they were one prompt, then the shared part cut
-            if row.shared >= 0 and index <= row.top:
+            if row.shared >= 0 and index <= row.alike:
                 for states, prompt in zip(whole[slot], common[row.shared], strict=True):
                     states[:, : row.prompt] = prompt
             slots.filling, slots.sharing = [Filling(slot, 0, range(LAYERS))], []
