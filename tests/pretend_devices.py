@@ -67,6 +67,11 @@ class Placed(Tensor):
 def pretend_devices() -> Iterator[None]:
     """While it is on, `device="pretend:0"`, `"pretend:1"`, ... can be asked for."""
     _register()
+    # PyTorch notes on first use which functions `with torch.device(...)` reaches: let it note the real ones, not those
+    # put in below. Else `torch.tensor` is out of reach to the end of the process, and transformers, which asks by it
+    # whether a model is being made on `meta`, leaves buffers that are in no file unfilled.
+    with torch.device("cpu"):
+        torch.empty(0)
     replaced = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # else `.to` keeps the shell of the old parameter
     try:
