@@ -50,15 +50,12 @@ LONG_FILES = (
     "benchmark/test_fig7.py",
 )
 """Half of the time of a test run, longest first."""
-LAST_FILE = "test_devices_main_job.py"
-"""Leaves the process in a state that no other test should meet."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files come first: files are dealt out to workers in this order, and none of them shall be the last."""
     tests = Path(__file__).parent
     places = {tests / name: place for place, name in enumerate(LONG_FILES)}
-    places[tests / LAST_FILE] = len(items)
     items.sort(key=lambda item: places.get(item.path, len(LONG_FILES)))
 
 
