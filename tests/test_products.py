@@ -19,7 +19,7 @@ def everywhere(monkeypatch):
     monkeypatch.setattr(products, "processor", lambda: "vendor_id : AuthenticAMD")
     monkeypatch.setattr(products.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(products.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(products, "WORTH", 0)
+    monkeypatch.setattr(products, "LARGE", 0)
     yield
     products.worthwhile.cache_clear()
 
@@ -56,7 +56,7 @@ def test_a_weight_that_was_changed_or_replaced_is_followed(everywhere):
         torch.testing.assert_close(forward(x), x + module.bias, rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_few_rows_and_small_products_go_the_plain_way(everywhere, monkeypatch):
+def test_gradients_autocast_other_types_and_calls_go_the_plain_way(everywhere, monkeypatch):
     asked = []
     assert products.worthwhile()
     monkeypatch.setattr(products, "_onednn", lambda x, weight, bias: asked.append(len(x)) or x)
@@ -66,13 +66,18 @@ def test_gradients_few_rows_and_small_products_go_the_plain_way(everywhere, monk
     forward(torch.randn(LARGE, 8)).sum().backward()
     assert module.weight.grad is not None
     with torch.no_grad():
-        forward(torch.randn(products.ROWS - 1, 8))
+        torch.testing.assert_close(forward(input=torch.ones(2, 8)), module(torch.ones(2, 8)))
+        assert forward(torch.ones(0, 8)).shape == (0, 8)
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            forward(torch.ones(2, 9))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert forward(torch.ones(2, 8)).dtype == torch.bfloat16
+        torch._C._set_mkldnn_enabled(False)
+        forward(torch.ones(2, 8))
+        torch._C._set_mkldnn_enabled(True)
         assert asked == []
-        forward(torch.randn(products.ROWS, 8))
-        assert asked == [products.ROWS]
-        monkeypatch.setattr(products, "WORTH", 2**21)
-        forward(torch.randn(LARGE, 8))
-    assert asked == [products.ROWS]
+        forward(torch.ones(2, 8))
+    assert asked == [2]
 
 
 @pytest.mark.parametrize(
@@ -84,6 +89,12 @@ def test_where_mkl_is_as_fast_or_absent_nothing_is_replaced(monkeypatch, process
     monkeypatch.setattr(products.platform, "machine", lambda: machine)
     assert products.linear(nn.Linear(8, 8)) is None
     products.worthwhile.cache_clear()
+
+
+def test_small_weights_are_left_to_mkl(everywhere, monkeypatch):
+    monkeypatch.setattr(products, "LARGE", 65)
+    assert products.linear(nn.Linear(8, 8)) is None
+    assert products.linear(nn.Linear(8, 9)) is not None
 
 
 def test_a_pytorch_without_this_way_to_ask_is_left_alone(everywhere, monkeypatch):
