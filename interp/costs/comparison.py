@@ -17,7 +17,7 @@ from interp.mechanism.activations import OWN_BATCH
 from interp.mechanism.probe_data import load_probe_texts
 from interp.mechanism.swaps import BATCH
 from interp.models import HookedModel
-from interp.pipeline.edited import TOGETHER
+from interp.pipeline.edited import KEPT, TOGETHER
 from interp.pipeline.run import configured
 from interp.pipeline.settings import Settings
 from interp.pipeline.study import CONVENTIONS, items_for, suffix_text
@@ -27,8 +27,8 @@ from interp.safeedit import Benchmark
 PROBE_TEXTS, PROBE_BATCH = 4000, 32
 PICTURES = 7 * MIB
 """Bytes of the report, which holds plotly.js, and of the figures."""
-RECORDS, MOVED, EDIT = 50_000, 110, 1_500
-"""Bytes of a row's own records, of a harmless answer that moved, of an edit's provenance."""
+RECORDS, MOVED, EDIT, LOOKED = 50_000, 110, 1_500, 26_000
+"""Bytes of a row's own records, of a harmless answer that moved, of an edit's provenance, of a row's scores."""
 
 
 @dataclass(frozen=True)
@@ -206,12 +206,14 @@ def comparison_disk(plan: Planned) -> dict[str, int]:
     rows, responses = len(specs) + 1, responses_bytes(asking, plan.items)
     probes = 2 * shape.d_model * 4 * _probe(plan).forwards
     harmless = len([i for i in plan.items if i.kind in (KQA, BENIGN)])
-    edited = any(s.name == "dinm" and s.source is None for s in specs)
+    edits = sum(s.name == "dinm" and s.source is None for s in specs)
+    edited = edits > 0
     kept = edited and (settings.keep_edits or settings.deep)
     inside = 4 * (shape.layers + 1) * (shape.d_model + shape.d_mlp)
     folder = 2 * rows * responses + probes + rows * (RECORDS + MOVED * harmless)
     folder += n * ((4 * shape.matrix + EDIT if kept else 0) + (inside if edited else 0))
     folder += PICTURES if settings.figures else 0
     trained = len(trainings(plan)) * (shape.weights + len(plan.model.tokenizer.backend_tokenizer.to_str()))
-    cache = trained + probes + rows * (responses + MOVED * harmless)
+    cache = trained + probes + rows * (responses + MOVED * harmless + LOOKED)
+    cache += (rows - edits) * n * inside + (edits * n * (4 * shape.matrix + EDIT) if 4 * shape.matrix <= KEPT else 0)
     return {"run folder": round(folder), "cache": round(cache)}
