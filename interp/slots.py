@@ -176,6 +176,7 @@ class SlotLayer(CacheLayerMixin):
     def _room(self, states: Tensor, size: int, capacity: int) -> Tensor:
         return states.new_empty((size, states.shape[1], capacity, states.shape[3]))
 
+    @torch.compiler.disable
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the new keys and values; returns what new tokens may look at among their rows' own."""
         if not self.is_initialized:
