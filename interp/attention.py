@@ -93,13 +93,11 @@ def attend(
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "row new head value_width"], None]:
     """Attention as transformers calls it; in a step over the shared prompts as well, where the layer has such."""
-    cache = None if torch.compiler.is_compiling() else _thread.step or _thread.reading
-    layer: Any = None if cache is None else cache.layers[module.layer_idx]  # type: ignore[index]
-    if layer is not None and cache is _thread.reading and _thread.seen is not None:
-        known = all(kwargs.get(name) is None for name in OTHERS)
-        if known and layer.given == (id(key), id(value)):
-            _thread.seen.add(layer.layer)
-    view = layer.slots.view(layer.layer, key.device) if layer is not None and cache is _thread.step else None
+    layer = None if torch.compiler.is_compiling() else _cached(module, key, value)
+    if layer is not None and _thread.step is None and all(kwargs.get(name) is None for name in OTHERS):
+        assert _thread.seen is not None
+        _thread.seen.add(layer.layer)
+    view = layer.slots.view(layer.layer, key.device) if layer is not None and _thread.step is not None else None
     if layer is None or view is None or not view.asked:
         return _plain[0](module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     scale, kv = query.shape[-1] ** -0.5 if scaling is None else scaling, key.shape[1]
@@ -119,6 +117,21 @@ def attend(
             rows, found = _by_row(part, asked)
             into[rows] += found
     return rearrange(out / weight, "row kv group width -> row 1 (kv group) width"), None
+
+
+def _cached(module: nn.Module, key: Tensor, value: Tensor) -> Any:
+    """The layer of this thread's cache that has just given these very keys and values, or None.
+
+    A hook may run another model while one is decoded: what is attended to there is none of this cache's.
+    """
+    cache, place = _thread.step or _thread.reading, getattr(module, "layer_idx", None)
+    if cache is None or place is None or place >= len(cache.layers):
+        return None
+    layer: Any = cache.layers[place]
+    if layer.given != (id(key), id(value)):
+        return None
+    layer.given = 0, 0
+    return layer
 
 
 def _scores(

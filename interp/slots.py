@@ -195,7 +195,9 @@ class SlotLayer(CacheLayerMixin):
         view = here.view(self.layer, self.keys.device)
         self.keys[view.row, :, view.at] = key_states[:, :, 0]
         self.values[view.row, :, view.at] = value_states[:, :, 0]
-        return self.keys[:n, :, : view.width], self.values[:n, :, : view.width]
+        keys, values = self.keys[:n, :, : view.width], self.values[:n, :, : view.width]
+        self.given = id(keys), id(values)
+        return keys, values
 
     def _share(self, key_states: Tensor, value_states: Tensor) -> None:
         here = [prompt for prompt in self.slots.sharing if self.layer in prompt.layers]

@@ -167,6 +167,21 @@ def test_where_attention_goes_its_own_ways_every_row_gets_its_own_copy(texts, na
     assert len(set(together)) > 2
 
 
+def test_another_model_that_a_hook_runs_meanwhile_keeps_its_own_attention(make_model, texts):
+    model, other = make_model("llama"), make_model("llama", seed=1, n_layers=4)
+    edits, prompts, which = [edit_of(model, 2, 0)], [texts[0]] * 2, [None, 0]
+    expected, theirs, said = alone(model, prompts, which, edits, 4), other.generate(texts, max_new_tokens=3), []
+
+    def ask(*_) -> None:
+        said.append(other.generate(texts, max_new_tokens=3))
+
+    handle = model.blocks[0].register_forward_hook(ask)
+    assert generate_edited(model, prompts, which, edits, max_new_tokens=4) == expected
+    handle.remove()
+    assert len(said) > 2
+    assert all(answers == theirs for answers in said)
+
+
 def test_what_edits_share_of_a_prompt_is_computed_once(make_model, texts):
     model = make_model("llama")
     edits = [edit_of(model, layer, layer) for layer in (2, 1, 2)]

@@ -45,7 +45,7 @@ def locate(
         return [layer_distances(model, instances, how, batch_size=settings.batch, progress=progress)]
 
     key = [identity(model), asdict(how), _asked(instances), settings.batch]
-    [found] = remembered("layers", key, LayerScores, model, measure, seconds, STAGE)
+    [found] = remembered("layers", key, LayerScores, model, measure, seconds, STAGE, 1)
     return replace(found, model=model.name)
 
 
@@ -72,7 +72,7 @@ def locate_causal(
 
     if not run.has("causal-scores"):
         key = [identity(vanilla), "behaviour", asdict(tokens), _asked(instances), settings.batch]
-        [found] = remembered("layers", key, LayerScores, vanilla, measure, {}, STAGE)
+        [found] = remembered("layers", key, LayerScores, vanilla, measure, {}, STAGE, 1)
         run.save("causal-scores", replace(found, model=vanilla.name))
     return run.load("causal-scores", LayerScores)
 

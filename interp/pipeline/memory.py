@@ -33,6 +33,7 @@ def remembered(
     make: Callable[[], Sequence[T]],
     took: dict[str, float],
     stage: str = "evaluate",
+    count: int | None = None,
 ) -> list[T]:
     """The records that `make` gives, or gave under the same key, source code and versions.
 
@@ -42,15 +43,18 @@ def remembered(
         model: is given the warnings of then where nothing is computed now.
         took: `took[stage]` grows by the seconds it takes, or took then.
         stage: of a row, that the seconds count in.
+        count: how many records there must be, where that is known.
 
     Raises:
         InputError: a damaged file in the cache, or as `make`.
     """
     file = _file(folder, key)
     if file.exists():
-        found = read_json(file)
         try:
+            found = read_json(file)
             records = [from_dict(kind, r) for r in found["records"]]
+            if count is not None and len(records) != count:
+                raise ValueError(f"expected {count} records, got {len(records)}")
             warnings, earlier = [str(line) for line in found["warnings"]], float(found["seconds"])
         except (KeyError, TypeError, ValueError, InputError) as error:
             raise InputError(f"{file} is damaged ({error}); delete it and run again") from error

@@ -98,6 +98,15 @@ def test_large_edits_are_not_kept_twice(
     assert not (own_cache / "edits").exists()
 
 
+def test_scores_that_are_gone_from_their_file_are_told_in_one_line(
+    own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in (own_cache / "layers").glob("*.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "records": []}))
+    assert run(["dinm", *SMALL, "--out", str(tmp_path / "second")]) == 2
+    assert "damaged (expected 1 records, got 0); delete it and run again" in capsys.readouterr().err
+
+
 def test_damaged_activations_are_told_in_one_line(
     own_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -118,10 +118,11 @@ def test_warnings_come_back_with_the_answers(make_model: Any) -> None:
     assert "cut from the left" in second.warnings[0]
 
 
-def test_a_damaged_file_is_told_in_one_line(make_model: Any) -> None:
+@pytest.mark.parametrize("text", ['{"records": [{"model": 1}]}', '{"records": [{"mod', ""])
+def test_a_damaged_file_is_told_in_one_line(make_model: Any, text: str) -> None:
     say(make_model("gpt2"))
     [file] = (cache_dir() / "answers").glob("*.json")
-    file.write_text('{"records": [{"model": 1}]}')
+    file.write_text(text)
     with pytest.raises(InputError, match=r"\.json is damaged .* delete it and run again"):
         say(make_model("gpt2"))
 
