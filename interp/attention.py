@@ -1,9 +1,12 @@
-"""Attention of new tokens over a prompt that many rows share: its keys and values are read once for all of them.
+"""Attention as decoding needs it, in the place of transformers' own: less is read, and less is computed.
 
-A row's attention runs over two parts, the shared prompt and the row's own tokens. Their scores are made apart, the
-largest of both is taken from all, and what they weigh is added: the softmax over all tokens, in another order of sums.
-In float32 that gives the tokens of plain attention. In 16 bits it would not (`experiments/benchmarks/decode.py --part
-bfloat16` counts the answers that differ), so there rows keep their prompts themselves.
+Of a prompt that many rows share, keys and values are read once for all of them. A row's attention then runs over two
+parts, the shared prompt and the row's own tokens. Their scores are made apart, the largest of both is taken from all,
+and what they weigh is added: the softmax over all tokens, in another order of sums. In float32 that gives the tokens of
+plain attention. In 16 bits it would not (`experiments/benchmarks/decode.py --part bfloat16` counts the answers that
+differ), so there rows keep their prompts themselves.
+
+On a CPU, prompts are read a block of queries at a time, each against the keys it may look at.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache
 
@@ -26,6 +31,10 @@ NAME = "sdpa"
 """The attention of transformers in whose place `attend` stands."""
 OTHERS = ("position_bias", "s_aux", "softcap")
 """What some models add to their scores, which `attend` does not know."""
+BLOCK = 64
+"""Queries of a prompt that are computed at once on a CPU: smaller blocks skip more, and cost more calls."""
+LONGEST = 512
+"""Tokens of a prompt up to which blocks gain: PyTorch's kernel skips what no query sees so many keys at a time."""
 
 
 class _Thread(threading.local):
@@ -94,12 +103,20 @@ def attend(
 ) -> tuple[Float[Tensor, "row new head value_width"], None]:
     """Attention as transformers calls it; in a step over the shared prompts as well, where the layer has such."""
     layer = None if torch.compiler.is_compiling() else _cached(module, key, value)
-    if layer is not None and _thread.step is None and all(kwargs.get(name) is None for name in OTHERS):
+    plainly = partial(_plain[0], module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if layer is None:
+        return plainly()
+    if _thread.step is None:
+        if not _known(attention_mask, kwargs):
+            return plainly()
         assert _thread.seen is not None
         _thread.seen.add(layer.layer)
-    view = layer.slots.view(layer.layer, key.device) if layer is not None and _thread.step is not None else None
-    if layer is None or view is None or not view.asked:
-        return _plain[0](module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        causal = attention_mask is None and kwargs.get("is_causal", getattr(module, "is_causal", True)) is True
+        short = BLOCK < query.shape[2] == key.shape[2] <= LONGEST
+        return (_by_blocks(query, key, value, scaling), None) if causal and short and key.is_cpu else plainly()
+    view = layer.slots.view(layer.layer, key.device)
+    if not view.asked:
+        return plainly()
     scale, kv = query.shape[-1] ** -0.5 if scaling is None else scaling, key.shape[1]
     queries = rearrange(query * scale, "row (kv group) 1 width -> row kv group width", kv=kv)
     own = _scores(queries, key, view.seen)
@@ -132,6 +149,34 @@ def _cached(module: nn.Module, key: Tensor, value: Tensor) -> Any:
         return None
     layer.given = 0, 0
     return layer
+
+
+def _known(mask: Tensor | None, kwargs: dict[str, Any]) -> bool:
+    """Whether scores are products and no more: some models add numbers of their own, by the mask too."""
+    return all(kwargs.get(name) is None for name in OTHERS) and (mask is None or mask.dtype == torch.bool)
+
+
+def _by_blocks(
+    query: Float[Tensor, "row head seq width"],
+    key: Float[Tensor, "row kv seq width"],
+    value: Float[Tensor, "row kv seq value_width"],
+    scaling: float | None,
+) -> Float[Tensor, "row seq head value_width"]:
+    """Causal attention a block of queries at a time: what lies after a block is not computed to be masked."""
+    (rows, heads, n, _), at = query.shape, torch.arange(query.shape[2])
+    out = query.new_empty((rows, n, heads, value.shape[3]))
+    for first in range(0, n, BLOCK):
+        end = min(first + BLOCK, n)
+        part = scaled_dot_product_attention(
+            query[:, :, first:end],
+            key[:, :, :end],
+            value[:, :, :end],
+            attn_mask=at[None, :end] <= at[first:end, None],
+            scale=scaling,
+            enable_gqa=heads != key.shape[1],
+        )
+        out[:, first:end] = part.transpose(1, 2)
+    return out
 
 
 def _scores(

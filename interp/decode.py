@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from interp import attention, products
+from interp import attention, heap, products
 from interp.slots import Filling, Row, SlotLayer, Slots
 
 PREFILL_TOKENS = 2048
@@ -73,7 +73,7 @@ def greedy(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
-    last_mlp: nn.Module | None = None,
+    spared: Sequence[nn.Module] = (),
     stop_ids: Sequence[int] = (),
     slots: int = 64,
     rows: Rows | None = None,
@@ -87,7 +87,8 @@ def greedy(
         unembedding: the module whose input is the last hidden state.
         prompts: token ids, none empty.
         max_new_tokens: longest continuation.
-        last_mlp: the MLP of the last block, which then runs on each prompt's last token alone: hooks there see no more.
+        spared: modules of the last block whose output at a token no other token needs, none inside another: they then
+            run on each prompt's last token alone, and hooks there and after them see zeros elsewhere.
         stop_ids: a row ends with the first of these, which stays in its continuation.
         slots: rows decoded at a time.
         rows: told before each forward which prompt each row belongs to, in the thread that runs the forward.
@@ -99,9 +100,11 @@ def greedy(
     split = LOOPS if small(hf) and len(prompts) >= LOOPS * MIN_ROWS else 1
     dealt = _dealt(prompts, split, shared is not None)
     last, stop, ended = _Last(), threading.Event(), Counter[int]()
-    beside = shared is not None and attention.shareable(hf)
-    if beside:
+    ours = attention.shareable(hf)
+    if ours:
         attention.install()
+    if hf.device.type == "cpu" and not small(hf):
+        heap.keep_freed()
 
     @torch.no_grad()
     def decode(share: int) -> None:
@@ -110,7 +113,7 @@ def greedy(
         differs = None if shared is None else [shared.layers[i] for i in mine]
         size = max(1, slots // split)
         own = [prompts[i] for i in mine]
-        loop = _Loop(hf, last, own, max_new_tokens, stop_ids, size, told, shared, differs, beside)
+        loop = _Loop(hf, last, own, max_new_tokens, stop_ids, size, told, shared, differs, ours)
         for done in loop.run():
             if stop.is_set():
                 return
@@ -121,7 +124,7 @@ def greedy(
         for i, answer in zip(mine, loop.answers, strict=True):
             answers[i] = answer
 
-    with last.shown(unembedding, last_mlp), products.faster(hf):
+    with last.shown(unembedding, spared), products.faster(hf):
         if split > 1 and processors() > 1:
             _side_by_side(decode, split, stop)
         else:
@@ -199,7 +202,7 @@ class _Loop:
         rows: Rows | None,
         shared: Shared | None = None,
         differs: Sequence[int] | None = None,
-        beside: bool = False,
+        ours: bool = False,
     ) -> None:
         self.hf: Any = hf
         self.last = last
@@ -211,7 +214,9 @@ class _Loop:
         self.n_layers: int = hf.config.get_text_config().num_hidden_layers
         self.differs = differs or [self.n_layers] * len(prompts)
         """The first layer in which each prompt's model differs from the plain one."""
-        self._make_room(max(1, min(slots, len(prompts))), beside)
+        self.ours = ours
+        """Whether attention runs through `interp.attention`."""
+        self._make_room(max(1, min(slots, len(prompts))), ours and shared is not None)
         self.answers: list[list[int]] = [[] for _ in prompts]
         self.active: list[int] = []
         """The prompt in each slot that is in use: slots 0..n-1, without gaps."""
@@ -270,7 +275,7 @@ class _Loop:
             self.lengths += [lengths[k] for k in reader]
         else:
             self.rows += [Row(n) for n in lengths]
-        with self._keeping(layers, last) as kept, attention.reading(self.cache) as seen:
+        with self._keeping(layers, last) as kept, self._watched() as seen:
             read = self._read(ids, [taken[k] for k in reader], last)
         if self.beside and len(seen) < self.n_layers:  # its attention goes its own ways: every row gets its own copy
             self._make_room(self.slots.size, beside=False)
@@ -284,7 +289,7 @@ class _Loop:
             for part in (mine[i : i + size] for i in range(0, len(mine), size)):
                 rows = torch.tensor([source[k] for k in part])
                 self.slots.filling = [Filling(first + k, row, range(self.n_layers)) for row, k in enumerate(part)]
-                with self._resuming(kept[layer], rows):
+                with self._resuming(kept[layer], rows), self._watched():
                     read = self._read(ids[rows], [taken[k] for k in part], last[rows.to(last.device)], layer)
                 for k, token in zip(part, read, strict=True):
                     tokens[k] = token
@@ -329,6 +334,9 @@ class _Loop:
                 use_cache=True,
             ).logits
         return logits[:, -1].argmax(-1).tolist()
+
+    def _watched(self) -> AbstractContextManager[set[int]]:
+        return attention.reading(self.cache) if self.ours else nullcontext(set())
 
     def _keeping(self, layers: list[int], last: Int[Tensor, "row"]) -> AbstractContextManager[dict[int, Any]]:
         return self.shared.keeping(layers, last) if self.shared is not None and layers else nullcontext({})
@@ -406,7 +414,7 @@ class _Last(threading.local):
 
     positions: Int[Tensor, "row"] | None = None
     cut: int | None = None
-    """Tokens that the MLP was spared, and the picked one."""
+    """Tokens that the module which runs now was spared, and the picked one."""
 
     @contextmanager
     def of(self, positions: Int[Tensor, "row"]) -> Iterator[None]:
@@ -418,8 +426,8 @@ class _Last(threading.local):
             self.positions = None
 
     @contextmanager
-    def shown(self, unembedding: nn.Module, mlp: nn.Module | None = None) -> Iterator[None]:
-        """While open, forwards inside `of` compute logits, and the last block's MLP, at its positions alone."""
+    def shown(self, unembedding: nn.Module, spared: Sequence[nn.Module] = ()) -> Iterator[None]:
+        """While open, forwards inside `of` compute logits, and what these modules give, at its positions alone."""
 
         def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             return None if self.positions is None else (self._picked(args[0]), *args[1:])
@@ -437,8 +445,8 @@ class _Last(threading.local):
 
         # Hooks and not another forward: several threads may decode with one model, and copies of it stay whole.
         handles = [unembedding.register_forward_pre_hook(pick)]
-        if mlp is not None:
-            handles += [mlp.register_forward_pre_hook(spare), mlp.register_forward_hook(spread)]
+        for module in spared:
+            handles += [module.register_forward_pre_hook(spare), module.register_forward_hook(spread)]
         try:
             yield
         finally:

@@ -22,12 +22,15 @@ class Layout:
     mlp: str
     value: str
     """The MLP's second matrix, as a path inside the MLP."""
+    by_token: tuple[str, ...]
+    """Matrices of the attention whose outputs no other token needs: queries, if apart, and what it writes."""
 
 
 LAYOUTS = (
-    Layout("model.layers", "model.norm", "self_attn", "mlp", "down_proj"),  # Llama, Mistral, Qwen2, Qwen3, Gemma2
-    Layout("transformer.h", "transformer.ln_f", "attn", "mlp", "c_proj"),  # GPT-2
-    Layout("gpt_neox.layers", "gpt_neox.final_layer_norm", "attention", "mlp", "dense_4h_to_h"),  # GPT-NeoX, Pythia
+    # Llama, Mistral, Qwen2, Qwen3, Gemma2; GPT-2; GPT-NeoX, Pythia
+    Layout("model.layers", "model.norm", "self_attn", "mlp", "down_proj", ("q_proj", "o_proj")),
+    Layout("transformer.h", "transformer.ln_f", "attn", "mlp", "c_proj", ("c_proj",)),
+    Layout("gpt_neox.layers", "gpt_neox.final_layer_norm", "attention", "mlp", "dense_4h_to_h", ("dense",)),
 )
 
 

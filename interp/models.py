@@ -472,7 +472,7 @@ class HookedModel:
                 self.unembedding,
                 ids,
                 max_new_tokens=max_new_tokens,
-                last_mlp=self._spared(),
+                spared=self._spared(),
                 stop_ids=self.stop_ids,
                 slots=batch_size,
                 rows=rows,
@@ -491,12 +491,14 @@ class HookedModel:
                 progress(len(found), len(ids))
         return [found[i] for i in range(len(ids))]
 
-    def _spared(self) -> nn.Module | None:
-        """The last block's MLP, where nobody watches what it does with tokens that no answer needs."""
+    def _spared(self) -> list[nn.Module]:
+        """What the last block need not do for tokens that no answer needs; nothing where somebody watches it."""
         watched = [*self.blocks[-1].modules(), self.final_norm]
         if any(module._forward_hooks or module._forward_pre_hooks for module in watched):
-            return None
-        return self.mlp(self.n_layers - 1)
+            return []
+        last = self.n_layers - 1
+        inside = [find(self.attention(last), path) for path in self.layout.by_token]
+        return [self.mlp(last), *(module for module in inside if module is not None)]
 
     def _decode(self, tokens: Tokens, max_new_tokens: int) -> list[Generation]:
         own = self.hf.generation_config

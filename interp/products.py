@@ -1,8 +1,9 @@
 """Products with a model's weights by oneDNN where PyTorch would ask MKL and MKL is the slower of the two.
 
-MKL keeps its fastest code for Intel's processors. On the AMD EPYC of the benchmark the same product in oneDNN, which
-PyTorch brings along, takes about half the time (`experiments/benchmarks/decode.py --part product`). Both are float32;
-the sums are in another order, so the last bits differ, as they do between batch shapes.
+MKL keeps its AVX-512 code for Intel's processors. On an AMD EPYC that has AVX-512 the same product in oneDNN, which
+PyTorch brings along, takes about half the time; on one with AVX2 alone MKL is the faster by a tenth to a fifth
+(`experiments/benchmarks/decode.py --part product`). Both are float32; the sums are in another order, so the last bits
+differ, as they do between batch shapes.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ def worthwhile() -> bool:
     if "GenuineIntel" in processor() or platform.machine() not in ("x86_64", "AMD64") or platform.system() == "Darwin":
         return False
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        return False
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":  # MKL is at its best with AVX2 on any processor
         return False
     x, weight, bias = torch.ones(3, 4), torch.ones(2, 4), torch.ones(2)
     try:

@@ -195,7 +195,7 @@ def test_processors_are_those_one_may_use(monkeypatch, asked, found):
     assert decode.processors() == (found or here)
 
 
-# ------------------------------------------------------------------------------------------------- the last MLP
+# ------------------------------------------------------------------------------------------------- the last block
 def shapes(module) -> list[tuple[int, ...]]:
     """Tokens of what the module is given from now on, told by a forward of its own and not by a hook."""
     seen, forward = [], module.forward
@@ -204,17 +204,19 @@ def shapes(module) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_last_mlp_reads_the_last_token_alone_and_changes_no_answer(make_hf, architecture):
+def test_the_last_block_reads_the_last_token_alone_and_changes_no_answer(make_hf, architecture):
     hf = wide(make_hf, architecture)
     model = HookedModel.from_hf(hf, tiny_tokenizer())
-    mlp = model.mlp(model.n_layers - 1)
-    seen = shapes(model.value_module(model.n_layers - 1))
+    spared = model._spared()
+    assert len(spared) == (2 if architecture in ("gpt2", "neox") else 3)
+    seen = [shapes(module) for module in (model.value_module(model.n_layers - 1), *spared)]
     plain = decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=4)
-    assert max(seen) > 1
-    seen.clear()
-    assert decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=4, last_mlp=mlp) == plain
-    assert set(seen) == {1}
-    assert len(mlp._forward_hooks) + len(mlp._forward_pre_hooks) == 0
+    for tokens in seen:
+        assert max(tokens) > 1
+        tokens.clear()
+    assert decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=4, spared=spared) == plain
+    assert [set(tokens) for tokens in seen] == [{1}] * len(seen)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in spared)
 
 
 @pytest.mark.parametrize("where", ["mlp", "value_module", "block", "norm"])

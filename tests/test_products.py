@@ -19,6 +19,7 @@ def everywhere(monkeypatch):
     monkeypatch.setattr(products, "processor", lambda: "vendor_id : AuthenticAMD")
     monkeypatch.setattr(products.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(products.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     monkeypatch.setattr(products, "LARGE", 0)
     yield
     products.worthwhile.cache_clear()
@@ -81,12 +82,19 @@ def test_gradients_autocast_other_types_and_calls_go_the_plain_way(everywhere, m
 
 
 @pytest.mark.parametrize(
-    ("processor", "machine"), [("vendor_id : GenuineIntel", "x86_64"), ("vendor_id : AuthenticAMD", "aarch64")]
+    ("processor", "machine", "capability"),
+    [
+        ("vendor_id : GenuineIntel", "x86_64", "AVX512"),
+        ("vendor_id : AuthenticAMD", "aarch64", "DEFAULT"),
+        ("vendor_id : AuthenticAMD", "x86_64", "AVX2"),
+    ],
 )
-def test_where_mkl_is_as_fast_or_absent_nothing_is_replaced(monkeypatch, processor, machine):
+def test_where_mkl_is_as_fast_or_absent_nothing_is_replaced(everywhere, monkeypatch, processor, machine, capability):
+    assert products.linear(nn.Linear(8, 8)) is not None
     products.worthwhile.cache_clear()
     monkeypatch.setattr(products, "processor", lambda: processor)
     monkeypatch.setattr(products.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert products.linear(nn.Linear(8, 8)) is None
     products.worthwhile.cache_clear()
 

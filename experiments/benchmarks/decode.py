@@ -130,7 +130,7 @@ def refill(model: HookedModel, rounds: int) -> Measured:
             max_new_tokens=limit,
             stop_ids=end,
             slots=slots,
-            last_mlp=model.mlp(LAST),
+            spared=model._spared(),
         )
 
     answers = refilled()
