@@ -472,7 +472,7 @@ class HookedModel:
                 self.unembedding,
                 ids,
                 max_new_tokens=max_new_tokens,
-                spared=self._spared(),
+                spared=self.spared(),
                 stop_ids=self.stop_ids,
                 slots=batch_size,
                 rows=rows,
@@ -491,7 +491,7 @@ class HookedModel:
                 progress(len(found), len(ids))
         return [found[i] for i in range(len(ids))]
 
-    def _spared(self) -> list[nn.Module]:
+    def spared(self) -> list[nn.Module]:
         """What the last block need not do for tokens that no answer needs; nothing where somebody watches it."""
         watched = [*self.blocks[-1].modules(), self.final_norm]
         if any(module._forward_hooks or module._forward_pre_hooks for module in watched):

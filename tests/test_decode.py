@@ -207,7 +207,7 @@ def shapes(module) -> list[tuple[int, ...]]:
 def test_the_last_block_reads_the_last_token_alone_and_changes_no_answer(make_hf, architecture):
     hf = wide(make_hf, architecture)
     model = HookedModel.from_hf(hf, tiny_tokenizer())
-    spared = model._spared()
+    spared = model.spared()
     assert len(spared) == (2 if architecture in ("gpt2", "neox") else 3)
     seen = [shapes(module) for module in (model.value_module(model.n_layers - 1), *spared)]
     plain = decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=4)

@@ -3,7 +3,9 @@
 Every ratio is of CPU time, with equal tokens asserted where both sides answer. A slow baseline is measured on a few
 edits and scaled, as its cost is linear in them by construction; `baseline_n` says on how many. Where our products are
 oneDNN's (`interp.products`) a line without a claim says what is left of the ratio by MKL's, which the baseline uses.
-`--part` measures some parts and keeps the other ones of the file.
+Beside a ratio stands the most that it could be on the machine: that of a loop which does nothing but the products that
+no loop can do without. `--part` measures some parts and keeps the other ones of the file, which is named by the
+instructions of the processor: ratios of one kind do not hold for another.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from decoding import (
     hf_generate,
     ours,
     plain_products,
+    products_alone,
     random_edit,
     row,
     seconds,
@@ -47,7 +50,7 @@ from interp.models import HookedModel
 from interp.products import processor
 from interp.runs import git_commit, read_json, versions, write_json
 
-FILE = RESULTS / "decode.json"
+FILE = RESULTS / f"decode-{torch.backends.cpu.get_cpu_capability().lower()}.json"
 MODEL = "Llama, 12 layers, d_model 768, d_mlp 2048, vocabulary 8000, float32, random weights"
 INSTANCES = 32
 """Of the whole benchmark."""
@@ -99,10 +102,12 @@ def together(model: HookedModel, rounds: int, case: str) -> Measured:
         row(name, against, cost, took["ours"], claim, n=rounds, baseline_n=1)
         for (against, cost), claim in zip(base.items(), claims, strict=True)
     ]
+    least = products_alone(model, len({prompt for own in asked for prompt in own}))
+    facts = {"products alone, s": least, "at most": {against: cost / least for against, cost in base.items()}}
     if "MKL" in took:
         name += ", products by MKL"
         rows += [row(name, against, cost, took["MKL"], None, n=rounds, baseline_n=1) for against, cost in base.items()]
-    return rows, {}
+    return rows, facts
 
 
 def _length(answer: list[int], stops: list[int]) -> int:
@@ -130,7 +135,7 @@ def refill(model: HookedModel, rounds: int) -> Measured:
             max_new_tokens=limit,
             stop_ids=end,
             slots=slots,
-            spared=model._spared(),
+            spared=model.spared(),
         )
 
     answers = refilled()

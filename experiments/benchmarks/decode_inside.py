@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -120,19 +121,22 @@ def sixteen_bits(model: HookedModel, rounds: int) -> Measured:
 
 
 def profile(model: HookedModel, rounds: int) -> Measured:
-    """Where the time goes: the reading of 5 shared prompts by 16 edits, and steps of 80 rows."""
+    """Where the time goes when 16 edits answer 5 prompts: reading, and with steps of 80 rows; shared and own prompts."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
-    prompts, edits = texts(ASKED, seed=1), [random_edit(model, LAST, seed) for seed in range(EDITS)]
-    rows, which = prompts * EDITS, [i for i in range(EDITS) for _ in range(ASKED)]
+    edits, which = [random_edit(model, LAST, seed) for seed in range(EDITS)], [i // ASKED for i in range(EDITS * ASKED)]
+    asked = {"shared": texts(ASKED, seed=1) * EDITS, "own": texts(EDITS * ASKED, seed=1)}
+    runs = {
+        f"{kind} prompts, {name}": (rows, tokens)
+        for kind, rows in asked.items()
+        for name, tokens in (("reading", 1), ("reading and 4 steps", 5))
+    }
     shares, whole_time = {}, {}
-    for name, tokens in (("reading", 1), ("reading and 4 steps", 5)):
+    for name, (rows, tokens) in runs.items():
         with profiled(activities=[ProfilerActivity.CPU]) as seen:
             whole_time[name], _ = seconds(
-                lambda tokens=tokens: generate_edited(
-                    model, rows, which, edits, max_new_tokens=tokens, batch_size=SLOTS
-                )
+                partial(generate_edited, model, rows, which, edits, max_new_tokens=tokens, batch_size=SLOTS)
             )
         parts = dict.fromkeys([*KERNELS.values(), "other"], 0.0)
         for event in seen.key_averages():
