@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -81,6 +82,49 @@ def test_rows_that_share_prompts_attend_as_if_each_had_a_copy(case):
             torch.testing.assert_close(found[slot : slot + 1], alone, rtol=1e-5, atol=1e-5)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 9), st.sampled_from([(1, 1), (2, 1), (2, 3)]), st.integers(0, 99))
+def test_a_prompt_read_by_blocks_is_attended_to_as_in_one(tokens, block, heads, seed):
+    (kv, group), generator = heads, torch.Generator().manual_seed(seed)
+    query = torch.randn((2, kv * group, tokens, WIDTH), generator=generator)
+    key, value = (torch.randn((2, kv, tokens, WIDTH), generator=generator) for _ in range(2))
+    whole = scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.3, enable_gqa=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "BLOCK", block)
+        found = attention._by_blocks(query, key, value, 0.3)
+    torch.testing.assert_close(found, whole.transpose(1, 2), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"mask": torch.ones(1, 1, 9, 9, dtype=torch.bool)}, False),
+        ({"tokens": 4}, False),
+        ({"causal": False}, False),
+        ({"is_causal": False}, False),
+    ],
+)
+def test_only_causal_attention_over_prompts_of_some_length_goes_by_blocks(monkeypatch, change, expected):
+    attention.install()
+    asked, by_blocks = [], attention._by_blocks
+    monkeypatch.setattr(attention, "_by_blocks", lambda *args: asked.append(args) or by_blocks(*args))
+    monkeypatch.setattr(attention, "BLOCK", 4)
+    tokens = change.get("tokens", 9)
+    layer = SlotLayer(Slots(1, tokens, 2), 0)
+    layer.slots.filling = [Filling(0, 0, range(1))]
+    module: Any = nn.Module()
+    module.layer_idx, module.is_causal = 0, change.get("causal", True)
+    query, key, value = (torch.randn(1, 1, tokens, WIDTH) for _ in range(3))
+    cache, extra = Cache(layers=[layer]), {k: v for k, v in change.items() if k == "is_causal"}
+    with attention.reading(cache):
+        given = cache.layers[0].update(key, value)
+        found, _ = attention.attend(module, query, *given, change.get("mask"), **extra)
+    plain, _ = sdpa_attention_forward(module, query, key, value, change.get("mask"), **extra)
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
+    assert bool(asked) is expected
+
+
 @given(st.lists(st.integers(0, 6), max_size=12))
 def test_runs_of_prompts_cover_what_is_asked_once_and_are_not_padded_too_much(counts):
     runs = side_by_side(counts)
@@ -128,10 +172,11 @@ def test_layers_that_attend_to_something_else_than_they_cached_are_not_seen():
         (0.0, {}, {0}),
         (1.0, {}, set()),
         (0.0, {"position_bias": torch.zeros(4, 4)}, set()),
+        (0.0, {"attention_mask": torch.zeros(1, 1, 4, 4)}, set()),
     ):
         cache = Cache(layers=[layer])
         given = cache.layers[0].update(key, value)
         keys = given[0] + change if change else given[0]
         with attention.reading(cache) as seen:
-            attention.attend(module, torch.randn(1, 1, 4, WIDTH), keys, given[1], None, **extra)
+            attention.attend(module, torch.randn(1, 1, 4, WIDTH), keys, given[1], **{"attention_mask": None, **extra})
         assert seen == expected

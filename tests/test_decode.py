@@ -13,7 +13,7 @@ from conftest import ARCHITECTURES, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp import decode
+from interp import attention, decode
 from interp.models import HookedModel
 from interp.slots import SlotLayer
 
@@ -52,12 +52,23 @@ def test_tokens_are_those_of_generate_for_each_prompt_alone(make_hf, architectur
     assert len({len(a) for a in answers}) > 1
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_both_attention_implementations_see_the_same_mask(make_hf, attention):
-    hf = wide(make_hf, "llama", attn_implementation=attention)
-    assert hf.config._attn_implementation == attention
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_both_attention_implementations_see_the_same_mask(make_hf, implementation):
+    hf = wide(make_hf, "llama", attn_implementation=implementation)
+    assert hf.config._attn_implementation == implementation
     answers = decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=8, slots=4)
     assert answers == [alone(hf, p, 8, []) for p in PROMPTS]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_prompts_read_a_block_of_queries_at_a_time_give_the_same_tokens(make_hf, monkeypatch, architecture):
+    hf, blocks, by_blocks = wide(make_hf, architecture), [], attention._by_blocks
+    monkeypatch.setattr(attention, "BLOCK", 5)
+    monkeypatch.setattr(attention, "_by_blocks", lambda *args: blocks.append(args) or by_blocks(*args))
+    assert decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=4) == [
+        alone(hf, p, 6, []) for p in PROMPTS
+    ]
+    assert bool(blocks) is (architecture != "gemma2")  # which caps its scores
 
 
 @settings(max_examples=12, deadline=None)
