@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from interp.slots import Asked
 
@@ -54,17 +55,18 @@ _plain: list[Callable[..., Any]] = []
 
 
 def shareable(hf: PreTrainedModel) -> bool:
-    """Whether rows of this model may share the keys and values of a prompt and give the same tokens.
+    """Whether `attend` may compute this model's attention its own way and give the same tokens.
 
-    Whether its attention does run through `attend` shows when a prompt is read (`reading`).
+    Whether the attention does run through it shows when a prompt is read (`reading`).
     """
     config = hf.config.get_text_config()
-    plain = config._attn_implementation == NAME and hf.dtype == torch.float32
-    return plain and not torch.is_autocast_enabled(hf.device.type)
+    own = config._attn_implementation == NAME and hf.dtype == torch.float32
+    replaced = _plain[0] if _plain else AttentionInterface()[NAME]  # somebody may have put another one by this name
+    return own and replaced is sdpa_attention_forward and not torch.is_autocast_enabled(hf.device.type)
 
 
 def install() -> None:
-    """Stand in for transformers' own attention, for the rest of the process: it changes nothing but shared steps."""
+    """Stand in for transformers' own attention, for the rest of the process: forwards of others are as ever."""
     if not _plain:
         _plain.append(AttentionInterface()[NAME])
         AttentionInterface.register(NAME, attend)
@@ -101,7 +103,7 @@ def attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "row new head value_width"], None]:
-    """Attention as transformers calls it; in a step over the shared prompts as well, where the layer has such."""
+    """Attention as transformers calls it; a prompt by blocks, a step over shared prompts too where there are some."""
     layer = None if torch.compiler.is_compiling() else _cached(module, key, value)
     plainly = partial(_plain[0], module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     if layer is None:
@@ -112,8 +114,10 @@ def attend(
         assert _thread.seen is not None
         _thread.seen.add(layer.layer)
         causal = attention_mask is None and kwargs.get("is_causal", getattr(module, "is_causal", True)) is True
-        short = BLOCK < query.shape[2] == key.shape[2] <= LONGEST
-        return (_by_blocks(query, key, value, scaling), None) if causal and short and key.is_cpu else plainly()
+        by_blocks = causal and key.is_cpu and BLOCK < query.shape[2] == key.shape[2] <= LONGEST
+        if by_blocks and not kwargs.get("dropout"):
+            return _by_blocks(query, key, value, scaling), None
+        return plainly()
     view = layer.slots.view(layer.layer, key.device)
     if not view.asked:
         return plainly()

@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -62,7 +62,7 @@ def supports(hf: PreTrainedModel, longest: int) -> bool:
     config = hf.config.get_text_config()
     if config._attn_implementation not in ("sdpa", "eager"):
         return False
-    window = getattr(config, "sliding_window", None)
+    window = getattr(config, "sliding_window", None) or getattr(config, "window_size", None)
     windowed = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
     return not (window and windowed and window < longest)
 
@@ -88,7 +88,7 @@ def greedy(
         prompts: token ids, none empty.
         max_new_tokens: longest continuation.
         spared: modules of the last block whose output at a token no other token needs, none inside another: they then
-            run on each prompt's last token alone, and hooks there and after them see zeros elsewhere.
+            run on each prompt's last token alone, and what they and whatever follows give elsewhere means nothing.
         stop_ids: a row ends with the first of these, which stays in its continuation.
         slots: rows decoded at a time.
         rows: told before each forward which prompt each row belongs to, in the thread that runs the forward.
@@ -98,6 +98,8 @@ def greedy(
     answers: list[list[int]] = [[] for _ in prompts]
     # The split does not depend on how many processors there are: the same batches give the same rounding everywhere.
     split = LOOPS if small(hf) and len(prompts) >= LOOPS * MIN_ROWS else 1
+    if torch.is_autocast_enabled(hf.device.type):  # it belongs to the thread that asked for it
+        split = 1
     dealt = _dealt(prompts, split, shared is not None)
     last, stop, ended = _Last(), threading.Event(), Counter[int]()
     ours = attention.shareable(hf)
@@ -444,14 +446,12 @@ class _Last(threading.local):
             return wide
 
         # Hooks and not another forward: several threads may decode with one model, and copies of it stay whole.
-        handles = [unembedding.register_forward_pre_hook(pick)]
-        for module in spared:
-            handles += [module.register_forward_pre_hook(spare), module.register_forward_hook(spread)]
-        try:
+        with ExitStack() as stack:
+            stack.callback(unembedding.register_forward_pre_hook(pick).remove)
+            for module in spared:
+                stack.callback(module.register_forward_pre_hook(spare).remove)
+                stack.callback(module.register_forward_hook(spread).remove)
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _picked(self, hidden: Tensor) -> Tensor:
         assert self.positions is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -493,12 +494,14 @@ class HookedModel:
 
     def spared(self) -> list[nn.Module]:
         """What the last block need not do for tokens that no answer needs; nothing where somebody watches it."""
-        watched = [*self.blocks[-1].modules(), self.final_norm]
+        watched = [*self.blocks[-1].modules(), self.final_norm, self.hf.base_model]
         if any(module._forward_hooks or module._forward_pre_hooks for module in watched):
             return []
         last = self.n_layers - 1
-        inside = [find(self.attention(last), path) for path in self.layout.by_token]
-        return [self.mlp(last), *(module for module in inside if module is not None)]
+        parts = [self.mlp(last), *(find(self.attention(last), path) for path in self.layout.by_token)]
+        places = Counter(id(module) for _, module in self.hf.named_modules(remove_duplicate=False))
+        # A module that stands in another place, too, is needed there for every token.
+        return [part for part in parts if part is not None and places[id(part)] == 1]
 
     def _decode(self, tokens: Tokens, max_new_tokens: int) -> list[Generation]:
         own = self.hf.generation_config

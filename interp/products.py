@@ -31,13 +31,17 @@ def worthwhile() -> bool:
     """Whether this processor is one on which oneDNN is the faster, and this PyTorch can ask it."""
     if "GenuineIntel" in processor() or platform.machine() not in ("x86_64", "AMD64") or platform.system() == "Darwin":
         return False
+    # With AVX2 MKL is at its best on any processor.
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and possible()
+
+
+def possible() -> bool:
+    """Whether this PyTorch has both libraries, and oneDNN can be asked."""
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
-        return False
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":  # MKL is at its best with AVX2 on any processor
         return False
     x, weight, bias = torch.ones(3, 4), torch.ones(2, 4), torch.ones(2)
     try:
-        return bool((_onednn(x, weight, bias) == 5).all())
+        return bool((onednn(x, weight, bias) == 5).all())
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # not this PyTorch's way to ask
         return False
 
@@ -79,7 +83,7 @@ def _product(module: Any, plain: Callable[..., Tensor], *args: Any, **kwargs: An
     weight = module.weight.T if isinstance(module, Conv1D) else module.weight
     if len(args) != 1 or kwargs or not _faster(args[0], weight):
         return plain(module, *args, **kwargs)
-    return _onednn(args[0], weight, module.bias)
+    return onednn(args[0], weight, module.bias)
 
 
 def _faster(x: Tensor, weight: Tensor) -> bool:
@@ -93,5 +97,6 @@ def _faster(x: Tensor, weight: Tensor) -> bool:
     return plain and torch.backends.mkldnn.enabled and not torch.compiler.is_compiling()
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The linear layer by oneDNN, float32, without gradients."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

@@ -103,6 +103,7 @@ def test_a_prompt_read_by_blocks_is_attended_to_as_in_one(tokens, block, heads, 
         ({"tokens": 4}, False),
         ({"causal": False}, False),
         ({"is_causal": False}, False),
+        ({"dropout": 1e-9}, False),
     ],
 )
 def test_only_causal_attention_over_prompts_of_some_length_goes_by_blocks(monkeypatch, change, expected):
@@ -116,7 +117,7 @@ def test_only_causal_attention_over_prompts_of_some_length_goes_by_blocks(monkey
     module: Any = nn.Module()
     module.layer_idx, module.is_causal = 0, change.get("causal", True)
     query, key, value = (torch.randn(1, 1, tokens, WIDTH) for _ in range(3))
-    cache, extra = Cache(layers=[layer]), {k: v for k, v in change.items() if k == "is_causal"}
+    cache, extra = Cache(layers=[layer]), {k: v for k, v in change.items() if k in ("is_causal", "dropout")}
     with attention.reading(cache):
         given = cache.layers[0].update(key, value)
         found, _ = attention.attend(module, query, *given, change.get("mask"), **extra)
@@ -150,6 +151,13 @@ def test_outside_of_shared_steps_attention_is_what_it_was(make_hf):
     attention.install()
     torch.testing.assert_close(hf(input_ids=ids).logits, before, rtol=0, atol=0)
     assert hf.config._attn_implementation == "sdpa"
+
+
+def test_an_attention_that_somebody_put_by_this_name_is_left_alone(make_hf, monkeypatch):
+    hf = make_hf("llama")
+    assert attention.shareable(hf)
+    monkeypatch.setattr(attention, "_plain", [lambda *args, **kwargs: sdpa_attention_forward(*args, **kwargs)])
+    assert not attention.shareable(hf)
 
 
 def test_a_step_inside_a_step_leaves_the_outer_one_open():

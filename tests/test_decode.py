@@ -6,12 +6,14 @@ import copy
 import os
 import threading
 import time
+from typing import Any
 
 import pytest
 import torch
 from conftest import ARCHITECTURES, tiny_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from interp import attention, decode
 from interp.models import HookedModel
@@ -141,6 +143,20 @@ def test_attention_with_a_shorter_window_is_left_to_transformers(make_hf, archit
     assert decode.supports(make_hf(architecture), longest=8)
 
 
+def test_windows_of_local_attention_are_not_looked_over(make_hf):
+    config = GPTNeoConfig(
+        vocab_size=320,
+        hidden_size=16,
+        num_layers=2,
+        num_heads=2,
+        attention_types=[[["global", "local"], 1]],
+        window_size=8,
+    )
+    hf = GPTNeoForCausalLM(config)
+    assert decode.supports(hf, longest=8)
+    assert not decode.supports(hf, longest=9)
+
+
 def test_no_prompts_give_no_answers(llama):
     assert decode.greedy(llama.hf, llama.unembedding, [], max_new_tokens=3) == []
 
@@ -230,18 +246,55 @@ def test_the_last_block_reads_the_last_token_alone_and_changes_no_answer(make_hf
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in spared)
 
 
-@pytest.mark.parametrize("where", ["mlp", "value_module", "block", "norm"])
+@pytest.mark.parametrize("path", ["mlp", "self_attn", "self_attn.q_proj", "self_attn.o_proj"])
+def test_a_module_that_stands_in_another_block_too_reads_all_tokens(make_hf, path):
+    hf = wide(make_hf, "llama")
+    first, last = hf.model.layers[0], hf.model.layers[-1]
+    *outer, name = path.split(".")
+    for part in outer:
+        first, last = getattr(first, part), getattr(last, part)
+    setattr(first, name, getattr(last, name))
+    spared = HookedModel.from_hf(hf, tiny_tokenizer()).spared()
+    assert all(module is not getattr(last, name) for module in spared)
+    if path != "self_attn":  # whose cache knows one place alone
+        answers = decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=6, slots=4, spared=spared)
+        assert answers == [alone(hf, p, 6, []) for p in PROMPTS]
+
+
+def test_what_cannot_be_hooked_leaves_no_hooks(make_hf):
+    class Refusing(torch.nn.Identity):
+        def register_forward_hook(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError("no hooks here")
+
+    hf = wide(make_hf, "llama")
+    with pytest.raises(RuntimeError, match="no hooks here"):
+        decode.greedy(hf, unembedding(hf), PROMPTS, max_new_tokens=2, spared=[hf.model.layers[-1].mlp, Refusing()])
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in hf.modules())
+
+
+@pytest.mark.parametrize("where", ["mlp", "value_module", "block", "norm", "base"])
 def test_who_watches_the_last_block_sees_all_tokens(make_model, texts, where):
     model, seen = make_model("llama"), []
     last = model.n_layers - 1
     modules = {"mlp": model.mlp(last), "value_module": model.value_module(last), "block": model.blocks[last]}
+    modules["base"] = model.hf.base_model
     module = modules.get(where, model.final_norm)
     plain = model.generate(texts, max_new_tokens=4)
-    handle = module.register_forward_hook(lambda _, args, out: seen.append(out.detach().abs().sum(-1)))
+    whole = lambda out: out if isinstance(out, torch.Tensor) else out[0]  # noqa: E731
+    handle = module.register_forward_hook(lambda _, args, out: seen.append(whole(out).detach().abs().sum(-1)))
     assert model.generate(texts, max_new_tokens=4) == plain
     handle.remove()
     assert seen[0].shape[1] > 1
     assert (seen[0] > 0).all()
+
+
+def test_under_autocast_two_loops_round_as_one(make_hf, monkeypatch):
+    hf, found = wide(make_hf, "llama"), {}
+    for processors in (1, 2):
+        monkeypatch.setattr(decode, "processors", lambda n=processors: n)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found[processors] = decode.greedy(hf, unembedding(hf), MANY, max_new_tokens=12, slots=16)
+    assert found[1] == found[2]
 
 
 def test_under_autocast_answers_are_given_as_before(make_model, texts):

@@ -43,6 +43,15 @@ def test_a_forward_finds_the_memory_of_the_one_before():
     assert min(faults["given back"]) > PAGES / 2 > max(faults["kept"][1:])
 
 
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_what_the_user_has_set_stays(monkeypatch, name):
+    heap.keep_freed.cache_clear()
+    monkeypatch.setenv(name, "1")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: pytest.fail("asked all the same"))
+    assert not heap.keep_freed()
+    heap.keep_freed.cache_clear()
+
+
 @pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
 def test_where_nobody_can_be_asked_nothing_is(monkeypatch, error):
     def refuse(name: object) -> None:

@@ -60,7 +60,7 @@ def test_a_weight_that_was_changed_or_replaced_is_followed(everywhere):
 def test_gradients_autocast_other_types_and_calls_go_the_plain_way(everywhere, monkeypatch):
     asked = []
     assert products.worthwhile()
-    monkeypatch.setattr(products, "_onednn", lambda x, weight, bias: asked.append(len(x)) or x)
+    monkeypatch.setattr(products, "onednn", lambda x, weight, bias: asked.append(len(x)) or x)
     module = nn.Linear(8, 8)
     forward = products.linear(module)
     assert forward is not None
@@ -109,7 +109,7 @@ def test_a_pytorch_without_this_way_to_ask_is_left_alone(everywhere, monkeypatch
     def gone(*_):
         raise AttributeError("no such operation")
 
-    monkeypatch.setattr(products, "_onednn", gone)
+    monkeypatch.setattr(products, "onednn", gone)
     assert not products.worthwhile()
 
 

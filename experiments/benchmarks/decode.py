@@ -3,9 +3,9 @@
 Every ratio is of CPU time, with equal tokens asserted where both sides answer. A slow baseline is measured on a few
 edits and scaled, as its cost is linear in them by construction; `baseline_n` says on how many. Where our products are
 oneDNN's (`interp.products`) a line without a claim says what is left of the ratio by MKL's, which the baseline uses.
-Beside a ratio stands the most that it could be on the machine: that of a loop which does nothing but the products that
-no loop can do without. `--part` measures some parts and keeps the other ones of the file, which is named by the
-instructions of the processor: ratios of one kind do not hold for another.
+Beside the ratios of two parts stands about the most that they could be on the machine: those of a loop that does
+nothing but products. `--part` measures some parts and keeps the other ones of the file, which is named by the
+processor's instructions and the library of our products: ratios of one kind do not hold for another.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
+from typing import Any
 
 import torch
 from common import RESULTS, instances, medians, model_a
@@ -50,7 +51,8 @@ from interp.models import HookedModel
 from interp.products import processor
 from interp.runs import git_commit, read_json, versions, write_json
 
-FILE = RESULTS / f"decode-{torch.backends.cpu.get_cpu_capability().lower()}.json"
+OURS = "oneDNN" if products.worthwhile() else "MKL"
+FILE = RESULTS / f"decode-{torch.backends.cpu.get_cpu_capability()}-{OURS}.json".lower()
 MODEL = "Llama, 12 layers, d_model 768, d_mlp 2048, vocabulary 8000, float32, random weights"
 INSTANCES = 32
 """Of the whole benchmark."""
@@ -102,8 +104,11 @@ def together(model: HookedModel, rounds: int, case: str) -> Measured:
         row(name, against, cost, took["ours"], claim, n=rounds, baseline_n=1)
         for (against, cost), claim in zip(base.items(), claims, strict=True)
     ]
-    least = products_alone(model, len({prompt for own in asked for prompt in own}))
-    facts = {"products alone, s": least, "at most": {against: cost / least for against, cost in base.items()}}
+    facts: dict[str, Any] = {}
+    if layer == LAST:
+        steps = sum(len(answer) - 1 for own in found["ours"] for answer in own) / SLOTS
+        least = products_alone(model, len({prompt for own in asked for prompt in own}), steps)
+        facts = {"products alone, s": least, "at most": {against: cost / least for against, cost in base.items()}}
     if "MKL" in took:
         name += ", products by MKL"
         rows += [row(name, against, cost, took["MKL"], None, n=rounds, baseline_n=1) for against, cost in base.items()]
@@ -252,7 +257,7 @@ def main(parts: list[str], rounds: int) -> None:
         rows, facts = PARTS[name](model, rounds)
         kept = read_json(FILE)["parts"] if FILE.exists() else {}
         machine = {"cpu": processor(), "threads": torch.get_num_threads(), "unit": "process CPU seconds"}
-        machine["our products"] = "oneDNN" if products.worthwhile() else "MKL"
+        machine["our products"] = OURS
         kept[name] = {"rows": rows, **facts, "machine": machine, "commit": commit, "versions": versions()}
         write_json(FILE, {"model": MODEL, "prompt": PROMPT, "new tokens": NEW, "parts": kept})
         for one in rows:
