@@ -143,7 +143,7 @@ def test_attention_with_a_shorter_window_is_left_to_transformers(make_hf, archit
     assert decode.supports(make_hf(architecture), longest=8)
 
 
-def test_windows_of_local_attention_are_not_looked_over(make_hf):
+def test_windows_of_local_attention_are_not_looked_over():
     config = GPTNeoConfig(
         vocab_size=320,
         hidden_size=16,
