@@ -23,6 +23,7 @@ LAYERS = {
     "standin": 2,
     "layouts": 2,
     "texts": 2,
+    "heap": 2,
     "attention": 3,
     "products": 3,
     "demo": 3,
