@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from interp.errors import InputError
+from interp.mechanism.neurons import ACTIVATIONS
 from interp.plots.findings import draw_findings
 from interp.plots.gallery import save_gallery
 from interp.records import Estimate, Finding, loads
@@ -97,6 +98,10 @@ def measured_again() -> list[Finding]:
 def values(finding: Finding) -> Iterator[tuple[str, list[tuple[str, Estimate]]]]:
     """Every number of a finding: panel by panel, by name. A cell of a grid has no interval of its own."""
     for panel in finding.curves:
+        if panel.title == ACTIVATIONS:  # neurons whose cosines are nearly equal change ranks across processors
+            ranked = [(c.name, sorted(c.y, key=lambda e: e.value)) for c in panel.curves]
+            yield panel.title, [(f"{name}, the {i}. lowest", e) for name, y in ranked for i, e in enumerate(y, 1)]
+            continue
         yield panel.title, [(f"{c.name} at {x:g}", e) for c in panel.curves for x, e in zip(c.x, c.y, strict=True)]
     for panel in finding.bars:
         named = ((f"{s} of {g}", e) for s, row in panel.series.items() for g, e in zip(panel.groups, row, strict=True))
