@@ -18,12 +18,14 @@ KEPT = 2**28
 """Bytes that may lie unused at the top of the heap."""
 LARGEST = 2**25
 """Bytes from which a block is the system's own affair: the most that glibc allows."""
+USERS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
+"""Where a user says how glibc keeps memory."""
 
 
 @cache
 def keep_freed() -> bool:
     """Ask glibc for it, for the rest of the process, unless the user has said how; returns whether it was done."""
-    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+    if any(name in os.environ for name in USERS):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
