@@ -108,7 +108,9 @@ def test_methods_never_import_each_other() -> None:
 
 
 LIGHT = ["interp", "interp.records", "interp.runs", "interp.stats", "interp.safeedit", "interp.plots", "interp.compare"]
-LIGHT += ["interp.endpoint", "interp.building", "interp.safeedit.__main__"]
+LIGHT += ["interp.endpoint", "interp.building", "interp.evaluation"]
+LIGHT += [f"interp.{name}.__main__" for name in ("benchmark", "calibrate", "evaluation", "judges", "safeedit")]
+LIGHT += ["interp.demo.evaluate", "interp.demo.pretrain"]
 
 
 def test_light_modules_do_not_import_torch() -> None:
