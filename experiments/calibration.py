@@ -17,12 +17,8 @@ from pathlib import Path
 
 from check_figures import compare
 
-from interp.calibrate import output
 from interp.calibrate.__main__ import run
-from interp.calibrate.rules import SHARES
 from interp.errors import InputError
-from interp.plots.calibration import draw_calibration
-from interp.plots.canonical import dumps
 from interp.records import loads
 from interp.records.calibration import Calibration
 from interp.runs import write_text
@@ -34,6 +30,8 @@ ODD = 1
 
 def read(folder: Path) -> Calibration:
     """The record of a folder. Raises InputError where it is missing or damaged."""
+    from interp.calibrate import output
+
     try:
         return loads(Calibration, (folder / output.RECORD).read_text(encoding="utf-8"))
     except OSError as error:
@@ -42,6 +40,10 @@ def read(folder: Path) -> Calibration:
 
 def redrawn(committed: Calibration) -> list[str]:
     """Where the committed record does not give the committed page and figures."""
+    from interp.calibrate import output
+    from interp.plots.calibration import draw_calibration
+    from interp.plots.canonical import dumps
+
     with tempfile.TemporaryDirectory() as scratch:
         for drawn in draw_calibration(committed):
             write_text(Path(scratch) / f"{drawn.name}.json", dumps(drawn.figure))
@@ -52,6 +54,8 @@ def redrawn(committed: Calibration) -> list[str]:
 
 def disagreements(committed: Calibration, fresh: Calibration) -> list[str]:
     """Where organisms and plants made again are not read as the committed ones."""
+    from interp.calibrate.rules import SHARES
+
     then = {o.organism: o for o in committed.organisms}
     odd = []
     for o in fresh.organisms:
@@ -79,6 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if not given.check:
+            from interp.calibrate import output
+
             with tempfile.TemporaryDirectory() as scratch:
                 code = run(["--out", str(Path(scratch) / "run")])
                 if code == 0:

@@ -22,9 +22,6 @@ from pathlib import Path
 import numpy as np
 
 from interp.errors import InputError
-from interp.mechanism.neurons import ACTIVATIONS
-from interp.plots.findings import draw_findings
-from interp.plots.gallery import save_gallery
 from interp.records import Estimate, Finding, loads
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +49,9 @@ def order() -> list[str]:
 
 def draw(findings: Sequence[Finding], folder: Path) -> None:
     """Draw findings into a folder, with their captions."""
+    from interp.plots.findings import draw_findings
+    from interp.plots.gallery import save_gallery
+
     note = save_gallery(draw_findings(findings), folder, planted=True).note
     print(note or f"{len(findings)} findings drawn into {folder.name}", flush=True)
 
@@ -97,6 +97,8 @@ def measured_again() -> list[Finding]:
 
 def values(finding: Finding) -> Iterator[tuple[str, list[tuple[str, Estimate]]]]:
     """Every number of a finding: panel by panel, by name. A cell of a grid has no interval of its own."""
+    from interp.mechanism.neurons import ACTIVATIONS
+
     for panel in finding.curves:
         if panel.title == ACTIVATIONS:  # neurons whose cosines are nearly equal change ranks across processors
             ranked = [(c.name, sorted(c.y, key=lambda e: e.value)) for c in panel.curves]

@@ -129,8 +129,9 @@ def main() -> int:
     """Write or check; 1 where something differs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
+    given = parser.parse_args()
     table = read(TABLES, "table13")
-    if parser.parse_args().check:
+    if given.check:
         lines = check(table)
         print("\n".join(lines) or "edit_every_layer: as committed")
         return 1 if lines else 0

@@ -8,4 +8,4 @@ from tables_common import script
 PROCESSES, SEED = 3, 0
 
 if __name__ == "__main__":
-    script("fig7", "--repeats", str(PROCESSES), "--seed", str(SEED))
+    script(__doc__, "fig7", "--repeats", str(PROCESSES), "--seed", str(SEED))

@@ -8,4 +8,4 @@ from tables_common import script
 INSTANCES, SEED = 270, 0
 
 if __name__ == "__main__":
-    script("layers", "--limit", str(INSTANCES), "--seed", str(SEED))
+    script(__doc__, "layers", "--limit", str(INSTANCES), "--seed", str(SEED))

@@ -6,6 +6,7 @@ python experiments/notebooks.py --check    # execute, write nothing; fail where 
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -53,7 +54,11 @@ def execute(path: Path, check: bool) -> str | None:
 def main() -> int:
     """Execute every notebook; 1 where one failed."""
     os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype+png")
-    check = "--check" in sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail where an .ipynb is older than its .py"
+    )
+    check = parser.parse_args().check
     wrong = [w for path in sorted(FOLDER.glob("[0-9]*.py")) if (w := execute(path, check))]
     print("\n".join(wrong), file=sys.stderr)
     return 1 if wrong else 0

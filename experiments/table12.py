@@ -8,4 +8,4 @@ from tables_common import script
 INSTANCES, SEED = 54, 0
 
 if __name__ == "__main__":
-    script("table12", "--limit", str(INSTANCES), "--seed", str(SEED))
+    script(__doc__, "table12", "--limit", str(INSTANCES), "--seed", str(SEED))

@@ -8,4 +8,4 @@ from tables_common import script
 INSTANCES, SEED = 36, 0
 
 if __name__ == "__main__":
-    script("table13", "--limit", str(INSTANCES), "--seed", str(SEED))
+    script(__doc__, "table13", "--limit", str(INSTANCES), "--seed", str(SEED))

@@ -8,4 +8,4 @@ from tables_common import script
 EDITS, SEED = 9, 0
 
 if __name__ == "__main__":
-    script("table3", "--limit", str(EDITS), "--seed", str(SEED))
+    script(__doc__, "table3", "--limit", str(EDITS), "--seed", str(SEED))

@@ -6,6 +6,7 @@ not, across processors: a small Table 2 is run again, and its rates must lie wit
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -73,6 +74,7 @@ def disagreements(committed: Table, fresh: Table) -> Iterator[str]:
 
 def main() -> int:
     """Check; 1 where something differs, 2 where there is nothing to check."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     try:
         found = list(redrawn(TABLES))
         with tempfile.TemporaryDirectory() as scratch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def read(folder: Path, artefact: str) -> Table:
     return loads(Table, file.read_text(encoding="utf-8"))
 
 
-def script(artefact: str, *options: str) -> None:
-    """The whole of a script."""
+def script(description: str | None, artefact: str, *options: str) -> None:
+    """The whole of a script, which has no options of its own."""
+    argparse.ArgumentParser(description=description).parse_args()
     sys.exit(make(artefact, *options))

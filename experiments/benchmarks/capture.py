@@ -5,16 +5,17 @@ The plain forward sees the same batch with its vocabulary logits.
 
 from __future__ import annotations
 
-import torch
-from common import instances, medians, model_a, repeats_asked, report
-
-from interp.capture import capture
+from common import instances, medians, model_a, report, script
 
 N, CLAIM = 8, 1.5
 
 
 def main(repeats: int) -> None:
     """Measure and report."""
+    import torch
+
+    from interp.capture import capture
+
     model = model_a()
     tokens = model.tokenize([i.adversarial_prompt for i in instances(N, prompt=(128, 128))], side="right")
 
@@ -41,5 +42,4 @@ def main(repeats: int) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(repeats_asked(5, __doc__))
+    script(main, 5, __doc__)

@@ -13,18 +13,17 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-from interp.models import HookedModel
-from interp.products import processor
 from interp.records import Instance, Knowledge
 from interp.runs import git_commit, versions, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from interp.models import HookedModel
 
 RESULTS = Path(__file__).parent / "results"
 WORDS = 7990
@@ -33,6 +32,11 @@ WORDS = 7990
 
 def model_a(n_layers: int = 12, d_model: int = 768, d_mlp: int = 2048, vocab: int = 8000) -> HookedModel:
     """A random Llama of 97M parameters in float32 (12 layers, d_model 768, d_mlp 2048, vocabulary 8,000)."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from interp.models import HookedModel
+
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=vocab,
@@ -51,6 +55,9 @@ def model_a(n_layers: int = 12, d_model: int = 768, d_mlp: int = 2048, vocab: in
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """One token a word, w0 to w7989; ids below 8,000."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     ids = {"<s>": 0, "</s>": 1, "<unk>": 2, **{f"w{i}": i + 3 for i in range(WORDS)}}
     core = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -96,11 +103,15 @@ def medians(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, f
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def repeats_asked(default: int, description: str | None) -> int:
-    """The number of repeats, from the command line."""
+def script(main: Callable[[int], None], default: int, description: str | None) -> None:
+    """The whole of a script: measure, on one thread, with as many repeats as the command line says."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--repeats", type=int, default=default)
-    return parser.parse_args().repeats
+    parser.add_argument("--repeats", type=int, default=default, help=f"default {default}")
+    repeats = parser.parse_args().repeats
+    import torch
+
+    torch.set_num_threads(1)
+    main(repeats)
 
 
 def report(name: str, rows: list[dict[str, Any]], **facts: Any) -> None:
@@ -110,6 +121,10 @@ def report(name: str, rows: list[dict[str, Any]], **facts: Any) -> None:
     widths = [max(len(c), *(len(row[i]) for row in cells)) for i, c in enumerate(columns)]
     for line in (columns, ["-" * w for w in widths], *cells):
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    import torch
+
+    from interp.products import processor
+
     missed = [row for row in rows if not row.get("holds", True)]
     print(f"{len(rows) - len(missed)} of {len(rows)} claims hold")
     machine = {"cpu": processor(), "threads": torch.get_num_threads(), "unit": "process CPU seconds"}

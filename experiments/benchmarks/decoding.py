@@ -18,6 +18,8 @@ from interp.models import HookedModel
 from interp.multi import generate_edited
 
 EDITS, ASKED, PROMPT, NEW, SLOTS = 16, 5, 300, 64, 80
+SHORT = 128
+"""Tokens of a shorter prompt: the more of them are read, the nearer are all ways of answering."""
 LAST, MIDDLE = 11, 6
 T = TypeVar("T")
 Tokens = list[tuple[int, ...]]
@@ -76,7 +78,7 @@ def plain_products() -> Iterator[None]:
 
 
 def products_alone(model: HookedModel, read: int, steps: float) -> float:
-    """CPU seconds of nothing but products with the model's matrices, a call each: `read` prompts, then steps of rows.
+    """CPU seconds of nothing but products with the model's matrices, a call each: `read` tokens, then steps of rows.
 
     Of the last block a prompt needs keys and values alone. Edits of the last layer multiply once more each than what is
     counted here, so this is less than any loop needs that does not fuse the model's matrices.
@@ -90,7 +92,7 @@ def products_alone(model: HookedModel, read: int, steps: float) -> float:
     with torch.no_grad(), products.faster(model.hf):
         one = min(cpu_seconds(lambda: [m(inputs[m.in_features]).shape for m in reading]) for _ in range(5))
         step = min(cpu_seconds(lambda: [m(inputs[m.in_features][:SLOTS]).shape for m in stepping]) for _ in range(5))
-    return one * read * PROMPT / part + step * steps
+    return one * read / part + step * steps
 
 
 def row(what: str, against: str, base: float, own: float, claim: float | None, **more: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One DINM edit against the plain loop. Claims: 8 times less CPU time at the last layer, 2 times in the middle.
 
-The plain loops are written out here with nothing of the package but its token sequences: every step runs the whole
+The plain loops (`edit_plainly.py`) use nothing of the package but its token sequences: every step runs the whole
 model on both sequences with full logits. In the first, only W_V requires a gradient, so its backward pass stops there,
 too; in the second every parameter does, as in a model that was just opened.
 """
@@ -11,63 +11,31 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
-import torch
-from common import instances, medians, model_a, repeats_asked, report
-from torch.nn.functional import cross_entropy, log_softmax
-
-from interp.methods._losses import Format, Supervised, constraint_sequence, edit_sequence
-from interp.methods.dinm import Dinm
-from interp.models import HookedModel
+from common import instances, medians, model_a, report, script
 
 LAST, MIDDLE = 11, 6
 CLAIMS = {LAST: 8.0, MIDDLE: 2.0}
-CONFIGS = {
-    "paper": Dinm,
-    "released code": Dinm.reference,
-    "released code, L_c only where it decides": partial(Dinm.reference, constraint_every_step=False),
-}
 STEPS = 10
 """Of the loop in which everything requires a gradient only one step is run, and its time multiplied."""
 
 
-def plain_edit(
-    model: HookedModel, config: Dinm, edit: Supervised, constraint: Supervised, steps: int, everything: bool = False
-) -> torch.Tensor:
-    """The delta, the long way."""
-    hf, weight = model.hf, model.value_weight(config.layer or 0)
-    before = weight.detach().clone()
-    ids, constraint_ids = torch.tensor([edit.ids]), torch.tensor([constraint.ids])
-    at, constraint_at = list(edit.positions), list(constraint.positions)
-    targets = torch.tensor(edit.targets)
-    adam = torch.optim.Adam([weight], lr=config.lr)
-    with torch.no_grad():
-        base = log_softmax(hf(constraint_ids, use_cache=False).logits[0, constraint_at], -1)
-    (hf if everything else weight).requires_grad_(True)
-    try:
-        for _ in range(steps):
-            hf.zero_grad()
-            loss = config.c_edit * cross_entropy(hf(ids, use_cache=False).logits[0, at], targets)
-            with torch.set_grad_enabled(config.constraint_gradient):
-                edited = log_softmax(hf(constraint_ids, use_cache=False).logits[0, constraint_at], -1)
-                p, q = (edited, base) if config.constraint_direction == "edited from base" else (base, edited)
-                divergence = (p.exp() * (p - q)).sum(-1).mean()
-            (loss + divergence).backward()
-            adam.step()
-        return weight.detach() - before
-    finally:
-        hf.zero_grad()
-        hf.requires_grad_(False)
-        with torch.no_grad():
-            weight.copy_(before)
-
-
 def main(repeats: int) -> None:
     """Measure and report."""
+    from edit_plainly import plain_edit
+
+    from interp.methods._losses import Format, constraint_sequence, edit_sequence
+    from interp.methods.dinm import Dinm
+
+    configs = {
+        "paper": Dinm,
+        "released code": Dinm.reference,
+        "released code, L_c only where it decides": partial(Dinm.reference, constraint_every_step=False),
+    }
     model, [instance] = model_a(), instances(1)
     model.weight_hash()  # once per model: no part of an edit
     rows: list[dict[str, Any]] = []
     plain_times, plain_deltas, full_times = {}, {}, {}
-    for name, make in CONFIGS.items():
+    for name, make in configs.items():
         for layer, claim in CLAIMS.items():
             config, found = make(layer=layer), {}
             how = Format(**{f.name: getattr(config, f.name) for f in fields(Format)})
@@ -112,5 +80,4 @@ def main(repeats: int) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(repeats_asked(2, __doc__))
+    script(main, 2, __doc__)

@@ -5,17 +5,20 @@ The plain forward sees the same rows in the same batches, sorted by length, with
 
 from __future__ import annotations
 
-import torch
-from common import instances, medians, model_a, repeats_asked, report
+from typing import TYPE_CHECKING
 
-from interp.locate import CONVENTIONS, _encode, layer_distances
-from interp.models import HookedModel
+from common import instances, medians, model_a, report, script
+
+if TYPE_CHECKING:
+    from interp.models import HookedModel
 
 N, BATCH, CLAIM = 64, 8, 1.5
 
 
 def plain_forwards(model: HookedModel, rows: list[list[int]]) -> None:
     """Every row once through the model, `BATCH` at a time."""
+    import torch
+
     with torch.no_grad():
         for start in range(0, len(rows), BATCH):
             tokens = model.pad(rows[start : start + BATCH], side="right")
@@ -24,6 +27,8 @@ def plain_forwards(model: HookedModel, rows: list[list[int]]) -> None:
 
 def main(repeats: int) -> None:
     """Measure and report."""
+    from interp.locate import CONVENTIONS, _encode, layer_distances
+
     model = model_a(n_layers=6, d_model=264, d_mlp=704)  # 11M parameters: the reading weighs more than in a large one
     data = instances(N, prompt=(40, 240), answer=(20, 80))
     rows = []
@@ -55,5 +60,4 @@ def main(repeats: int) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(repeats_asked(3, __doc__))
+    script(main, 3, __doc__)

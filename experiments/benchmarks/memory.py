@@ -6,18 +6,22 @@ Peak resident memory of the process (Linux), reset before the edit is made: the 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from common import model_a, report
+from common import model_a, report, script
 
-from interp.edits import Provenance, WeightEdit
-from interp.models import HookedModel
+if TYPE_CHECKING:
+    from interp.models import HookedModel
 
 LAYER, CLAIM = 1, 3.0
 
 
 def peak_added(model: HookedModel) -> int:
     """Bytes that an edit of one matrix adds to the peak."""
+    import torch
+
+    from interp.edits import Provenance, WeightEdit
+
     name, weight = model.value_name(LAYER), model.value_weight(LAYER)
     made_on = Provenance("benchmark", model.source, model.weight_hash(), layer=LAYER)
     Path("/proc/self/clear_refs").write_text("5")
@@ -33,15 +37,17 @@ def _status(field: str) -> int:
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
-def main() -> None:
+def main(repeats: int) -> None:
     """Measure and report."""
+    import torch
+
     rows = []
     for dtype in (torch.float32, torch.bfloat16):
         model = model_a(n_layers=2, d_model=1536, d_mlp=16384)
         model.hf.to(dtype)
         weight = model.value_weight(LAYER)
         matrix = weight.numel() * weight.element_size()
-        added = peak_added(model)
+        added = max(peak_added(model) for _ in range(repeats))
         rows.append(
             {
                 "dtype": str(dtype).removeprefix("torch."),
@@ -56,4 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    script(main, 1, __doc__)

@@ -21,7 +21,7 @@ def growth() -> ModuleType:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FOLDER))
         patch.setenv("OMP_NUM_THREADS", "1")
-        spec = importlib.util.spec_from_file_location("growth_benchmark", FOLDER / "growth.py")
+        spec = importlib.util.spec_from_file_location("growth_measure", FOLDER / "growth_measure.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
