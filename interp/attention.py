@@ -127,7 +127,7 @@ def attend(
     top = own.amax(-1, keepdim=True)
     prompts = []
     for asked in view.asked:
-        here = slice(asked.first, asked.first + len(asked.rows)), slice(None), slice(asked.seen.shape[-1])
+        here = slice(asked.first, asked.first + len(asked.rows)), slice(None), slice(asked.width)
         scores = _scores(_by_prompt(queries, asked), layer.shared_keys[here], asked.seen)
         rows, found = _by_row(scores.amax(-1, keepdim=True), asked)
         top[rows] = torch.maximum(top[rows], found)
@@ -186,9 +186,10 @@ def _by_blocks(
 def _scores(
     queries: Float[Tensor, "batch kv query width"],
     keys: Float[Tensor, "batch kv position width"],
-    seen: Bool[Tensor, "batch 1 1 position"],
+    seen: Bool[Tensor, "batch 1 1 position"] | None,
 ) -> Float[Tensor, "batch kv query position"]:
-    return (queries @ keys.transpose(2, 3)).masked_fill_(~seen, -torch.inf)
+    scores = queries @ keys.transpose(2, 3)
+    return scores if seen is None else scores.masked_fill_(~seen, -torch.inf)
 
 
 def _weighted(

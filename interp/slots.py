@@ -60,8 +60,10 @@ class Asked:
     rows: Int[Tensor, "prompt row"]
     real: Bool[Tensor, "prompt row"]
     """False for padding."""
-    seen: Bool[Tensor, "prompt 1 1 position"]
-    """False beyond a prompt's last token."""
+    width: int
+    """Tokens of the longest."""
+    seen: Bool[Tensor, "prompt 1 1 position"] | None
+    """False beyond a prompt's last token; None where all are as long."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,16 @@ class View:
     """Where each row's new token goes among its own."""
     width: int
     """Tokens of its own that the longest row has, the new one included."""
+    level: bool
+    """Whether every row has as many."""
     asked: tuple[Asked, ...]
     """Empty where every row has its prompt itself."""
 
     @cached_property
-    def seen(self) -> Bool[Tensor, "row 1 1 position"]:
-        """A row's own tokens."""
+    def seen(self) -> Bool[Tensor, "row 1 1 position"] | None:
+        """A row's own tokens; None where all rows have as many."""
+        if self.level:
+            return None
         return (torch.arange(self.width, device=self.at.device)[None] <= self.at[:, None])[:, None, None]
 
 
@@ -116,10 +122,10 @@ class Slots:
         """Where the rows of this step lie in a layer; the same for all layers that are shared alike."""
         key = bisect_left(self.alike, layer), device
         if key not in self._views:
-            own = torch.tensor([row.own(layer) for row in self.rows], device=device)
-            width = max(row.own(layer) for row in self.rows) + 1
-            row = torch.arange(len(self.rows), device=device)
-            self._views[key] = View(row, own, width, tuple(self._asked(layer, device)))
+            own = [row.own(layer) for row in self.rows]
+            row, at = torch.arange(len(own), device=device), torch.tensor(own, device=device)
+            asked = tuple(self._asked(layer, device))
+            self._views[key] = View(row, at, max(own) + 1, min(own) == max(own), asked)
         return self._views[key]
 
     def _asked(self, layer: int, device: torch.device) -> list[Asked]:
@@ -131,11 +137,14 @@ class Slots:
         return [self._batch(run.start, rows[run.start : run.stop], device) for run in runs]
 
     def _batch(self, first: int, rows: list[list[int]], device: torch.device) -> Asked:
-        most, lengths = max(map(len, rows)), torch.tensor(self.lengths[first : first + len(rows)])
+        most, lengths = max(map(len, rows)), self.lengths[first : first + len(rows)]
+        width = max(lengths)
         padded = torch.tensor([[*r, *[0] * (most - len(r))] for r in rows], device=device)
         real = torch.arange(most)[None] < torch.tensor([len(r) for r in rows])[:, None]
-        seen = torch.arange(int(lengths.max()))[None] < lengths[:, None]
-        return Asked(first, padded, real.to(device), seen[:, None, None].to(device))
+        seen = None
+        if min(lengths) < width:
+            seen = (torch.arange(width)[None] < torch.tensor(lengths)[:, None])[:, None, None].to(device)
+        return Asked(first, padded, real.to(device), width, seen)
 
 
 def side_by_side(counts: Sequence[int]) -> list[range]:
