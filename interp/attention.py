@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
@@ -129,14 +129,13 @@ def attend(
     for asked in view.asked:
         here = slice(asked.first, asked.first + len(asked.rows)), slice(None), slice(asked.width)
         scores = _scores(_by_prompt(queries, asked), layer.shared_keys[here], asked.seen)
-        rows, found = _by_row(scores.amax(-1, keepdim=True), asked)
-        top[rows] = torch.maximum(top[rows], found)
+        found = _by_row(scores.amax(-1, keepdim=True), asked)
+        top[asked.into] = torch.maximum(top[asked.into], found)
         prompts.append((asked, scores, layer.shared_values[here]))
     out, weight = _weighted(own, top, value)
     for asked, scores, values in prompts:
         for into, part in zip((out, weight), _weighted(scores, _by_prompt(top, asked), values), strict=True):
-            rows, found = _by_row(part, asked)
-            into[rows] += found
+            into[asked.into] += _by_row(part, asked)
     return rearrange(out / weight, "row kv group width -> row 1 (kv group) width"), None
 
 
@@ -197,8 +196,8 @@ def _weighted(
     top: Float[Tensor, "batch kv query 1"],
     values: Float[Tensor, "batch kv position width"],
 ) -> tuple[Float[Tensor, "batch kv query width"], Float[Tensor, "batch kv query 1"]]:
-    """Values summed with weights of which the largest is 1, and the sum of the weights."""
-    weights = torch.exp(scores - top)
+    """Values summed with weights of which the largest is 1, and the sum of the weights; the scores become these."""
+    weights = scores.sub_(top).exp_()
     return weights @ values, weights.sum(-1, keepdim=True)
 
 
@@ -206,9 +205,7 @@ def _by_prompt(rows: Float[Tensor, "all kv group x"], asked: Asked) -> Float[Ten
     return rearrange(rows[asked.rows], "prompt row kv group x -> prompt kv (row group) x")
 
 
-def _by_row(
-    prompts: Float[Tensor, "prompt kv query x"], asked: Asked
-) -> tuple[Int[Tensor, "real"], Float[Tensor, "real kv group x"]]:
-    """The rows that look at these prompts, and what is theirs."""
+def _by_row(prompts: Float[Tensor, "prompt kv query x"], asked: Asked) -> Float[Tensor, "real kv group x"]:
+    """What is that of each row that looks at these prompts, in the order of `asked.into`."""
     split = rearrange(prompts, "prompt kv (row group) x -> prompt row kv group x", row=asked.rows.shape[1])
-    return asked.rows[asked.real], split[asked.real]
+    return split.flatten(0, 1) if asked.real is None else split[asked.real]

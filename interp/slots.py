@@ -58,8 +58,10 @@ class Asked:
 
     first: int
     rows: Int[Tensor, "prompt row"]
-    real: Bool[Tensor, "prompt row"]
-    """False for padding."""
+    real: Bool[Tensor, "prompt row"] | None
+    """False for padding; None where there is none."""
+    into: Int[Tensor, "real"]
+    """The rows without padding, prompt by prompt."""
     width: int
     """Tokens of the longest."""
     seen: Bool[Tensor, "prompt 1 1 position"] | None
@@ -140,11 +142,14 @@ class Slots:
         most, lengths = max(map(len, rows)), self.lengths[first : first + len(rows)]
         width = max(lengths)
         padded = torch.tensor([[*r, *[0] * (most - len(r))] for r in rows], device=device)
-        real = torch.arange(most)[None] < torch.tensor([len(r) for r in rows])[:, None]
+        into = torch.tensor([row for r in rows for row in r], device=device)
+        real = None
+        if min(map(len, rows)) < most:
+            real = (torch.arange(most)[None] < torch.tensor([len(r) for r in rows])[:, None]).to(device)
         seen = None
         if min(lengths) < width:
             seen = (torch.arange(width)[None] < torch.tensor(lengths)[:, None])[:, None, None].to(device)
-        return Asked(first, padded, real.to(device), width, seen)
+        return Asked(first, padded, real, into, width, seen)
 
 
 def side_by_side(counts: Sequence[int]) -> list[range]:
