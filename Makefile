@@ -25,11 +25,13 @@ notebooks: .venv/.installed
 	$(PY) experiments/notebooks.py
 
 # torch first and pinned, so that no other package chooses one. On Linux PyPI's build brings CUDA packages along.
+# Compiling what was installed is left to all processors; templates among it are no Python, and that is no fault.
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "interp needs Python 3.11 or newer; set PYTHON=python3.x")'
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet torch==2.13.0
-	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(PY) -m pip install --quiet --no-compile torch==2.13.0
+	$(PY) -m pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	$(PY) -W ignore -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
 	touch $@
 
 # A browser draws PNG and SVG and runs the page tests. Without root the hint is printed and everything else still works.
