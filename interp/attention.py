@@ -134,8 +134,8 @@ def attend(
         prompts.append((asked, scores, layer.shared_values[here]))
     out, weight = _weighted(own, top, value)
     for asked, scores, values in prompts:
-        for into, part in zip((out, weight), _weighted(scores, _by_prompt(top, asked), values), strict=True):
-            into[asked.into] += _by_row(part, asked)
+        for total, part in zip((out, weight), _weighted(scores, _by_prompt(top, asked), values), strict=True):
+            total[asked.into] += _by_row(part, asked)
     return rearrange(out / weight, "row kv group width -> row 1 (kv group) width"), None
 
 
