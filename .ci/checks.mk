@@ -10,7 +10,8 @@ export OMP_NUM_THREADS := 1
 .PHONY: all figures deep calibration lint demo notebooks tables plans
 all: calibration figures lint notebooks demo deep tables plans
 
-# Make passes by what is not ready and starts what is: the short ones wait, or the notebooks, long and late, would be last.
+# The notebooks take longest. Make would start these before them as long as the notebooks' own prerequisites are not made,
+# and then run the notebooks alone at the end.
 demo deep tables plans: | lint
 
 # The main job; figures regenerated and compared with the committed ones.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tables_common import TABLES, read
 
+from interp.errors import InputError
 from interp.plots.canonical import differences, dumps
 from interp.plots.findings import draw_finding
 from interp.plots.save import save_figure
@@ -130,9 +131,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
     given = parser.parse_args()
-    table = read(TABLES, "table13")
+    try:
+        table = read(TABLES, "table13")
+        lines = check(table) if given.check else []
+    except (InputError, OSError) as error:
+        print(f"edit_every_layer: {error}", file=sys.stderr)
+        return 2
     if given.check:
-        lines = check(table)
         print("\n".join(lines) or "edit_every_layer: as committed")
         return 1 if lines else 0
     made = finding(table)

@@ -103,10 +103,17 @@ def medians(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, f
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def at_least_one(text: str) -> int:
+    """A number of repeats, from the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text}")
+    return int(text)
+
+
 def script(main: Callable[[int], None], default: int, description: str | None) -> None:
     """The whole of a script: measure, on one thread, with as many repeats as the command line says."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--repeats", type=int, default=default, help=f"default {default}")
+    parser.add_argument("--repeats", type=at_least_one, default=default, help=f"default {default}")
     repeats = parser.parse_args().repeats
     import torch
 
@@ -116,15 +123,15 @@ def script(main: Callable[[int], None], default: int, description: str | None) -
 
 def report(name: str, rows: list[dict[str, Any]], **facts: Any) -> None:
     """Print the rows as a table and write them, with what they were measured on, to results/<name>.json."""
+    import torch
+
+    from interp.products import processor
+
     columns = list(rows[0])
     cells = [[_cell(row[c]) for c in columns] for row in rows]
     widths = [max(len(c), *(len(row[i]) for row in cells)) for i, c in enumerate(columns)]
     for line in (columns, ["-" * w for w in widths], *cells):
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    import torch
-
-    from interp.products import processor
-
     missed = [row for row in rows if not row.get("holds", True)]
     print(f"{len(rows) - len(missed)} of {len(rows)} claims hold")
     machine = {"cpu": processor(), "threads": torch.get_num_threads(), "unit": "process CPU seconds"}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from common import RESULTS
+from common import RESULTS, at_least_one
 
 PARTS = (
     "shared",
@@ -64,6 +64,6 @@ def main(names: list[str], rounds: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", action="append", choices=PARTS, help="Only this part; repeat.")
-    parser.add_argument("--rounds", type=int, default=1, help="Rounds of what is not scaled.")
+    parser.add_argument("--rounds", type=at_least_one, default=1, help="Rounds of what is not scaled.")
     asked = parser.parse_args()
     main(asked.part or list(PARTS), asked.rounds)

@@ -13,9 +13,14 @@ interval Student's at 95 %, so that a line which is not straight shows as a wide
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
-from common import RESULTS
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: small models are else decoded by two loops side by side
+
+from common import RESULTS, at_least_one
+
+from interp.errors import InputError
 
 
 def main() -> int:
@@ -23,7 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="two sizes an axis, once each; writes nothing")
     parser.add_argument("--check", action="store_true", help="compare the committed files with results/growth.json")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=at_least_one, default=3)
     given = parser.parse_args()
     import torch
     from growth_measure import AXES, BASE, FOLDER, check, growth_of, rounds
@@ -33,7 +38,11 @@ def main() -> int:
 
     torch.set_num_threads(1)
     if given.check:
-        lines = check(growth_of(read_json(RESULTS / "growth.json")))
+        try:
+            lines = check(growth_of(read_json(RESULTS / "growth.json")))
+        except InputError as error:
+            print(f"growth: {error}", file=sys.stderr)
+            return 2
         print("\n".join(lines) or "growth: as committed")
         return 1 if lines else 0
     if given.quick:

@@ -13,8 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch: small models are else decoded by two loops side by side
-
 import numpy as np
 import sklearn.linear_model  # noqa: F401  # else the first probe would pay for it
 import torch

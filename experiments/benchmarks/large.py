@@ -13,13 +13,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from common import RESULTS
+from common import RESULTS, at_least_one
 
 
 def main() -> None:
     """Measure, print and write results/large_<device>.json."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=at_least_one, default=3)
     parser.add_argument("--small", action="store_true", help="the small shape on a GPU, too")
     asked = parser.parse_args()
     import torch
